@@ -12,6 +12,14 @@ declare module 'zod' {
   interface GlobalMeta {
     /** A union told by `type`: for each of its values the member that belongs to it (null: none). */
     union?: Record<string, string | null>;
+    /** The member of the union must be given; without it, its defaults hold. */
+    unionRequired?: boolean;
+    /** Most keys of a map. */
+    maxProperties?: number;
+    /** A Kubernetes quantity: integer or string. */
+    quantity?: boolean;
+    /** OpenAPI format of a string. */
+    format?: string;
     /** CEL rules of this object (x-kubernetes-validations). */
     rules?: { rule: string; message: string; fieldPath?: string; reason?: string }[];
     /** The key by which a list is a map (x-kubernetes-list-map-keys); lists without it are atomic. */
@@ -75,7 +83,7 @@ export const Digest = z
 
 /** Content in the store: `blobs/sha256/<hex>` below its root. */
 export const Artifact = z.strictObject({
-  uri: z.string().max(1024).describe('Where the content lies: `store://<claim>/blobs/sha256/<hex>`.'),
+  uri: z.string().max(1024).describe('Where the content lies: `store://<claim>/<path>/blobs/sha256/<hex>`.'),
   digest: Digest,
   sizeBytes: z.int().min(0).describe('Size in bytes.'),
 });
@@ -258,6 +266,17 @@ export const Model = z
   .describe('The network.');
 export type Model = z.infer<typeof Model>;
 
+export const SGD = z.strictObject({
+  momentum: z.number().min(0).lt(1).default(0.9).describe('Momentum.'),
+  nesterov: z.boolean().default(true).describe('Nesterov momentum.'),
+});
+
+export const AdamW = z.strictObject({
+  beta1: z.number().min(0).lt(1).default(0.9).describe('Decay of the first moment.'),
+  beta2: z.number().min(0).lt(1).default(0.999).describe('Decay of the second moment.'),
+  epsilon: z.number().gt(0).max(1).default(1e-8).describe('Added to the denominator.'),
+});
+
 export const Optimizer = z
   .strictObject({
     type: z
@@ -272,21 +291,8 @@ export const Optimizer = z
       .default(0.0001)
       .describe('Weight decay; coupled (L2) for SGD, decoupled for AdamW.'),
     decayNormsAndBiases: z.boolean().default(false).describe('Decay batch-norm parameters and biases too.'),
-    sgd: z
-      .strictObject({
-        momentum: z.number().min(0).lt(1).default(0.9).describe('Momentum.'),
-        nesterov: z.boolean().default(true).describe('Nesterov momentum.'),
-      })
-      .optional()
-      .describe('Only with type `SGD`.'),
-    adamW: z
-      .strictObject({
-        beta1: z.number().min(0).lt(1).default(0.9).describe('Decay of the first moment.'),
-        beta2: z.number().min(0).lt(1).default(0.999).describe('Decay of the second moment.'),
-        epsilon: z.number().gt(0).max(1).default(1e-8).describe('Added to the denominator.'),
-      })
-      .optional()
-      .describe('Only with type `AdamW`.'),
+    sgd: SGD.optional().describe('Only with type `SGD`.'),
+    adamW: AdamW.optional().describe('Only with type `AdamW`.'),
   })
   .meta({ union: { SGD: 'sgd', AdamW: 'adamW' } })
   .describe('How weights are updated.');

@@ -1,0 +1,30 @@
+/** Where a kind's bytes live. */
+import { z } from 'zod';
+
+export const ClaimName = z
+  .string()
+  .min(1)
+  .max(253)
+  .regex(/^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/);
+
+/** A path inside a volume: no `..`, so that it cannot leave it. */
+export const VolumePath = z
+  .string()
+  .max(512)
+  .meta({
+    rules: [{ rule: "!self.split('/').exists(part, part == '..')", message: 'must not contain ..' }],
+  });
+
+export const Store = z
+  .strictObject({
+    type: z.enum(['PVC']).default('PVC').describe('`PVC`: a PersistentVolumeClaim of the namespace.'),
+    pvc: z
+      .strictObject({
+        claimName: ClaimName.default('fovea-store').describe('Name of the claim.'),
+        path: VolumePath.default('/').describe('Folder of the volume that is the store.'),
+      })
+      .optional()
+      .describe('Only with type `PVC`.'),
+  })
+  .describe('Content-addressed store for results. All objects that consume each other use the same.');
+export type Store = z.input<typeof Store>;

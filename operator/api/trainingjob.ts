@@ -1,0 +1,87 @@
+/** TrainingJob: trains a network on a Dataset. */
+import { z } from 'zod';
+import { CheckpointEntry, Checkpoints, Digest, Model, Recipe } from '../../trainer-image/contract.ts';
+import type { FoveaObject } from './object.ts';
+import { PodOverrides } from './pod.ts';
+import { Resources } from './resources.ts';
+import { Decimal, RUN_STATUS } from './status.ts';
+import { Store } from './store.ts';
+
+export const ObjectRef = z.strictObject({
+  name: z.string().min(1).max(253).describe('Name of the object, in the same namespace.'),
+});
+
+export const Rerun = z.enum(['OnSpecChange', 'OnInputChange', 'Never']);
+
+export const TrainingJobSpec = z.strictObject({
+  suspend: z
+    .boolean()
+    .default(false)
+    .describe('Saves a checkpoint and ends the pods; training goes on when false again.'),
+  datasetRef: ObjectRef.describe('The Dataset to train on.'),
+  rerun: Rerun.default('OnSpecChange').describe('When a finished job trains again by itself.'),
+  trainer: z
+    .strictObject({
+      type: z.enum(['BuiltIn']).describe('`BuiltIn`: Fovea’s own trainer.'),
+      builtIn: z
+        .strictObject({ model: Model, recipe: Recipe.prefault({}) })
+        .optional()
+        .describe('Only with type `BuiltIn`.'),
+    })
+    .meta({ union: { BuiltIn: 'builtIn' }, unionRequired: true })
+    .describe('What trains.'),
+  workers: z
+    .strictObject({
+      replicas: z.int().min(1).max(1).default(1).describe('Pods that train together.'),
+      resources: Resources.optional(),
+      pod: PodOverrides.optional(),
+    })
+    .optional()
+    .describe('The pods.'),
+  checkpoints: Checkpoints.prefault({}),
+  store: Store.optional(),
+});
+export type TrainingJobSpec = z.input<typeof TrainingJobSpec>;
+
+export const TrainingJobStatus = z.strictObject({
+  ...RUN_STATUS,
+  resolved: z
+    .strictObject({ image: z.string().max(1024).describe('Image of the pods.'), model: Model, recipe: Recipe })
+    .optional()
+    .describe('All defaults, frozen when the run started.'),
+  progress: z
+    .strictObject({
+      stage: z.string().max(64).describe('What is being done.'),
+      percent: z.int().min(0).max(100).describe('Share done, in percent.'),
+      epoch: z.int().min(0).optional().describe('Epoch, from 1.'),
+      epochs: z.int().min(0).optional().describe('Epochs in all.'),
+      step: z.int().min(0).optional().describe('Optimizer step.'),
+      etaSeconds: z.int().min(0).optional().describe('Seconds left.'),
+      samplesPerSecond: Decimal.optional().describe('Throughput.'),
+      metrics: z
+        .array(
+          z.strictObject({
+            name: z.string().max(64).describe('`TrainLoss`, `ValidationLoss`, `ValidationAccuracy`.'),
+            value: Decimal.describe('Latest value.'),
+          }),
+        )
+        .max(16)
+        .optional()
+        .meta({ listMapKeys: ['name'] })
+        .describe('Latest metrics.'),
+    })
+    .optional()
+    .describe('How far the run is.'),
+  checkpoints: z
+    .array(CheckpointEntry.describe('A checkpoint.'))
+    .max(20)
+    .optional()
+    .meta({ listMapKeys: ['name'] })
+    .describe('Models that an export can take.'),
+  preprocessing: z
+    .strictObject({ digest: Digest })
+    .optional()
+    .describe('The contract by which pictures become the network’s input.'),
+});
+export type TrainingJobStatus = z.infer<typeof TrainingJobStatus>;
+export type TrainingJob = FoveaObject<TrainingJobSpec, TrainingJobStatus>;

@@ -1,0 +1,401 @@
+/**
+ * The life of a run, shared by Dataset, TrainingJob and ModelExport: which run the spec asks for, which Job carries it out,
+ * and what the status says. Pure: observed state in, plan out.
+ *
+ * A run is known by its input digest. A spec whose run is done is at rest; otherwise its Job is created, watched, and its
+ * result taken from the pod's termination message. If the Job or its pod is lost, the Job is made again: the trainer finds
+ * finished work in the store by the run's folder and answers at once, so nothing is done twice.
+ */
+import type { V1Job, V1OwnerReference, V1PersistentVolumeClaim, V1Pod } from '@kubernetes/client-node';
+import type { Artifact, Progress, Result, Task } from '../../trainer-image/contract.ts';
+import type { FoveaObject } from '../api/object.ts';
+import type { PodOverrides } from '../api/pod.ts';
+import type { Resources } from '../api/resources.ts';
+import type { HistoryEntry, LineageEntry, RunStatus } from '../api/status.ts';
+import { runJob } from '../manifests/job.ts';
+import {
+  childName,
+  DIGEST_ANNOTATION,
+  QUEUE_LABEL,
+  REQUESTED_AT_ANNOTATION,
+  RESOLVED_ANNOTATION,
+} from '../manifests/labels.ts';
+import { type Intake, trainerPodTemplate } from '../manifests/pod.ts';
+import { conditions, progressing, ready, stalled, suspended, timestamp, type Wanted, waiting } from './conditions.ts';
+import { jobFailure, podObstacle, type RunFailure, resultOf } from './failure.ts';
+import { observeStore } from './store.ts';
+import { failedBefore, type Input, isDone, type Rerun, type RunComponent, type RunObject, target } from './target.ts';
+
+interface KindConditions {
+  /** Reason of Ready=True: Packed, Trained, Verified. */
+  doneReason: string;
+  /** Conditions that are this kind's own. */
+  extra: readonly ('Complete' | 'Running' | 'Failed' | 'Verified')[];
+}
+
+/** What differs between the kinds. */
+export interface RunKind<Object extends RunObject, Resolved> extends KindConditions {
+  component: RunComponent;
+  /** The kind's default of `spec.rerun`. */
+  rerun: Rerun;
+  /** Messages "<field path>: <what is wrong>" for what the API server could not refuse. */
+  check: (object: Object) => string[];
+  /** Defaults and image, frozen when the run starts. */
+  resolve: (object: Object, options: OperatorOptions) => Resolved;
+  task: (object: Object, resolved: Resolved, run: string, inputs: LineageEntry[]) => Task;
+  image: (resolved: Resolved) => string;
+  pod: (object: Object) => { resources: Required<Resources>; pod: PodOverrides | undefined };
+  /** A claim with the user's own files that the pod reads. */
+  source?: (object: Object) => { claimName: string; path: string } | undefined;
+  /** The kind's own status fields from a result; `failed` for a result that came with a failure. */
+  summarize: (result: Result, failed: boolean) => Record<string, unknown>;
+  /** The kind's own `status.progress`. */
+  progress: (progress: Progress) => Record<string, unknown>;
+  /** One line for Ready=True. */
+  describe: (status: RunStatus) => string;
+}
+
+/** The operator's own settings that runs are resolved with. */
+export interface OperatorOptions {
+  trainerImage: string;
+  intake: Intake | undefined;
+  gatewayUrl: string;
+}
+
+export interface Observed<Object> {
+  object: Object;
+  /** Objects consumed, in the order of the kind's references. */
+  inputs: Input[];
+  /** Jobs owned by the object, by uid; pods of these Jobs. */
+  jobs: V1Job[];
+  pods: V1Pod[];
+  /** The store's claim; undefined if it does not exist. */
+  claim: V1PersistentVolumeClaim | undefined;
+  /** Latest report of the present run's worker. */
+  progress: Progress | undefined;
+  options: OperatorOptions;
+  now: Date;
+}
+
+export interface PlannedEvent {
+  type: 'Normal' | 'Warning';
+  reason: string;
+  message: string;
+}
+
+export interface Plan {
+  /** Jobs to create, once. */
+  create: V1Job[];
+  /** Jobs to delete, with their pods. */
+  remove: V1Job[];
+  status: RunStatus;
+  events: PlannedEvent[];
+}
+
+const MAX_HISTORY = 10;
+
+export function ownerReference(object: FoveaObject<unknown, unknown>): V1OwnerReference {
+  return {
+    apiVersion: object.apiVersion,
+    kind: object.kind,
+    name: object.metadata.name,
+    uid: object.metadata.uid,
+    controller: true,
+    blockOwnerDeletion: true,
+  };
+}
+
+const jobCondition = (job: V1Job, type: string) =>
+  job.status?.conditions?.some((c) => c.type === type && c.status === 'True') ?? false;
+const isDeleting = (object: V1Job | V1Pod) => object.metadata?.deletionTimestamp !== undefined;
+const digestAnnotation = (job: V1Job) => job.metadata?.annotations?.[DIGEST_ANNOTATION];
+
+/** Number of a Job's attempt, the last part of its name. */
+function attemptOf(job: V1Job): number {
+  return Number(/-(\d+)$/.exec(job.metadata?.name ?? '')?.[1] ?? 1);
+}
+
+/** What the Job froze when the run started, else what the status says of this run, else resolved now. */
+function frozen<Object extends RunObject, Resolved>(
+  kind: RunKind<Object, Resolved>,
+  observed: Observed<Object>,
+  digest: string,
+  job: V1Job | undefined,
+): Resolved {
+  const annotation = job?.metadata?.annotations?.[RESOLVED_ANNOTATION];
+  if (annotation) return JSON.parse(annotation) as Resolved;
+  const { status } = observed.object;
+  if (status?.inputDigest === digest && status.resolved) return status.resolved as Resolved;
+  return kind.resolve(observed.object, observed.options);
+}
+
+export function planRun<Object extends RunObject, Resolved>(
+  kind: RunKind<Object, Resolved>,
+  observed: Observed<Object>,
+): Plan {
+  const { object, jobs, pods, options, now } = observed;
+  const before: RunStatus = object.status ?? {};
+  const generation = object.metadata.generation;
+  const plan: Plan = { create: [], remove: [], status: { ...before, observedGeneration: generation }, events: [] };
+  const settle = (wanted: Wanted[], extra: Partial<RunStatus> = {}): Plan => {
+    Object.assign(plan.status, extra);
+    plan.status.conditions = conditions(before.conditions, wanted, generation, now);
+    return plan;
+  };
+
+  const problems = kind.check(object);
+  if (problems.length > 0) return settle(stalled('InvalidSpec', problems.join('; ')));
+
+  const wantedRun = target(kind.component, object, object.spec.rerun ?? kind.rerun, observed.inputs);
+  if ('stalled' in wantedRun) return settle(stalled(wantedRun.stalled.reason, wantedRun.stalled.message));
+  if ('waiting' in wantedRun) {
+    if (object.spec.suspend) return settle(suspended('spec.suspend is true.'));
+    return settle(waiting(wantedRun.waiting.reason, wantedRun.waiting.message));
+  }
+
+  const { digest, inputs } = wantedRun;
+  // A Job of another run is in nobody's interest any more.
+  const current = jobs.filter((job) => digestAnnotation(job) === digest);
+  const job = current.filter((j) => !isDeleting(j)).sort((a, b) => attemptOf(b) - attemptOf(a))[0];
+  plan.remove = jobs.filter((j) => j !== job && !isDeleting(j));
+  const podsOfJob = pods.filter((pod) => pod.metadata?.ownerReferences?.some((o) => o.uid === job?.metadata?.uid));
+
+  if (isDone(before, digest)) {
+    return settle([...ready(kind.doneReason, kind.describe(before)), ...extras(kind, 'Done', '')]);
+  }
+
+  const superseded = before.artifact ? 'A run of the present spec is not done; the artifact is of an earlier one.' : '';
+  if (object.spec.suspend) {
+    if (job) plan.remove.push(job);
+    const leaving = jobs.length > 0;
+    const message = leaving ? 'spec.suspend is true; the worker saves its state and ends.' : 'spec.suspend is true.';
+    return settle([...suspended(message), ...extras(kind, 'Idle', superseded)], { jobName: undefined });
+  }
+
+  const failure = failedBefore(before, digest);
+  if (failure && !job) {
+    const cause = before.lastFailure ?? { reason: 'Failed', message: 'The run failed.' };
+    return settle([...stalled(cause.reason, howToRetry(cause.message)), ...extras(kind, 'Failed', superseded)]);
+  }
+
+  const store = observeStore(object.spec.store, observed.claim, object.metadata.namespace);
+  if ('stalled' in store) return settle(stalled(store.stalled.reason, store.stalled.message));
+  if ('waiting' in store) return settle(waiting(store.waiting.reason, store.waiting.message));
+
+  const elsewhere = observed.inputs.find((input) => 'uri' in input && !input.uri.startsWith(`${store.uri}/`));
+  if (elsewhere && 'uri' in elsewhere) {
+    const { kind: inputKind, name } = elsewhere.entry;
+    return settle(
+      stalled(
+        'StoreMismatch',
+        `spec.store is ${store.uri}, but ${inputKind} ${name} lies at ${elsewhere.uri}; both must use the same store.`,
+      ),
+    );
+  }
+
+  const resolved = frozen(kind, observed, digest, job);
+  const started = { inputDigest: digest, lineage: inputs, resolved: resolved as RunStatus['resolved'] };
+
+  if (job && jobCondition(job, 'Complete')) {
+    const result = resultOf(podsOfJob);
+    if (result) return finish(kind, plan, settle, observed, { digest, job, result, storeUri: store.uri, started });
+    // Its pod is gone and the result with it: the next attempt finds the finished run in the store.
+    plan.remove.push(job);
+    return settle(
+      [
+        ...progressing('ResultLost', `The pod of Job ${job.metadata?.name} is gone; its result is read again.`),
+        ...extras(kind, 'Idle', superseded),
+      ],
+      { ...started, attempt: attemptOf(job) + 1 },
+    );
+  }
+  if (job && jobCondition(job, 'Failed')) {
+    return fail(kind, plan, settle, observed, { digest, job, pods: podsOfJob, superseded, started });
+  }
+
+  if (!job) {
+    // One that is on its way out has to be gone first: it may hold the same name and writes the same run.
+    const attempt = nextAttempt(before, digest);
+    const name = childName(kind.component, object.metadata.name, digest, attempt);
+    if (jobs.some((j) => isDeleting(j) || digestAnnotation(j) !== digest)) {
+      return settle(
+        [
+          ...progressing('ReplacingRun', 'Waits until the pods of the run before have ended.'),
+          ...extras(kind, 'Idle', superseded),
+        ],
+        { ...started, attempt },
+      );
+    }
+    const run = `${object.metadata.uid}/${digest.slice('sha256:'.length, 'sha256:'.length + 16)}`;
+    plan.create.push(
+      runJob({
+        component: kind.component,
+        name,
+        namespace: object.metadata.namespace,
+        owner: object.metadata.name,
+        ownerReference: ownerReference(object),
+        inputDigest: digest,
+        resolved,
+        queue: object.metadata.labels?.[QUEUE_LABEL],
+        template: trainerPodTemplate(
+          {
+            component: kind.component,
+            owner: object.metadata.name,
+            image: kind.image(resolved),
+            task: kind.task(object, resolved, run, inputs),
+            ...kind.pod(object),
+            store: store.claim,
+            source: kind.source?.(object),
+            intake: options.intake,
+          },
+          'Never',
+        ),
+      }),
+    );
+    plan.events.push({
+      type: 'Normal',
+      reason: 'RunStarted',
+      message: `Job ${name} carries out run ${short(digest)}.`,
+    });
+    return settle([...progressing('Starting', `Job ${name} starts.`), ...extras(kind, 'Starting', superseded)], {
+      ...started,
+      attempt,
+      jobName: name,
+      progress: undefined,
+    });
+  }
+
+  return settle(watch(kind, job, podsOfJob, observed.progress, superseded), {
+    ...started,
+    attempt: attemptOf(job),
+    jobName: job.metadata?.name,
+    progress: observed.progress ? (kind.progress(observed.progress) as RunStatus['progress']) : before.progress,
+  });
+}
+
+/** A suspended run goes on as the next attempt, one whose Job vanished as the same; a lost result says which itself. */
+function nextAttempt(before: RunStatus, digest: string): number {
+  if (before.inputDigest !== digest) return 1;
+  const wasSuspended = before.conditions?.some((c) => c.type === 'Suspended' && c.status === 'True') ?? false;
+  return (before.attempt ?? (wasSuspended ? 0 : 1)) + (wasSuspended ? 1 : 0);
+}
+
+const short = (digest: string) => digest.slice('sha256:'.length, 'sha256:'.length + 8);
+const howToRetry = (message: string) =>
+  `${message} To run it again unchanged, annotate ${REQUESTED_AT_ANNOTATION}=<time>.`;
+
+/** A Job that is neither done nor failed. */
+function watch(
+  kind: KindConditions,
+  job: V1Job,
+  pods: V1Pod[],
+  progress: Progress | undefined,
+  superseded: string,
+): Wanted[] {
+  const name = job.metadata?.name;
+  if (job.spec?.suspend) {
+    return [
+      ...progressing('Queued', `Job ${name} is suspended; its queue admits it when there is room.`),
+      ...extras(kind, 'Idle', superseded),
+    ];
+  }
+  const obstacle = pods
+    .filter((pod) => !isDeleting(pod))
+    .map(podObstacle)
+    .find((found) => found !== undefined);
+  if (obstacle) return [...progressing(obstacle.reason, obstacle.message), ...extras(kind, 'Starting', superseded)];
+  if (!pods.some((pod) => pod.status?.phase === 'Running')) {
+    return [...progressing('Starting', `Job ${name} starts its pod.`), ...extras(kind, 'Starting', superseded)];
+  }
+  const said = progress ? `${progress.stage}, ${Math.floor(progress.percent)} %` : 'running';
+  return [...progressing('Running', `Job ${name}: ${said}.`), ...extras(kind, 'Running', superseded)];
+}
+
+type Phase = 'Idle' | 'Starting' | 'Running' | 'Done' | 'Failed';
+
+/** The kind's own conditions in a phase of its run. */
+function extras(kind: KindConditions, phase: Phase, superseded: string): Wanted[] {
+  return kind.extra.map((type) => {
+    const reason = phase === 'Done' ? kind.doneReason : superseded && type !== 'Running' ? 'Superseded' : phase;
+    const isNow = { Complete: 'Done', Verified: 'Done', Running: 'Running', Failed: 'Failed' }[type] === phase;
+    return { type, status: isNow ? 'True' : 'False', reason, message: isNow ? '' : superseded };
+  });
+}
+
+type Settle = (wanted: Wanted[], extra?: Partial<RunStatus>) => Plan;
+
+/** `store://blobs/…`, as the trainer says it, becomes `store://<claim>/<path>/blobs/…`. */
+function located(artifact: Artifact, storeUri: string): Artifact {
+  return { ...artifact, uri: artifact.uri.replace('store:/', storeUri) };
+}
+
+function startTime(job: V1Job): string | undefined {
+  return job.status?.startTime ? timestamp(new Date(job.status.startTime)) : undefined;
+}
+
+function pushHistory(before: RunStatus, entry: HistoryEntry): HistoryEntry[] {
+  const earlier = (before.history ?? []).filter((run) => run.inputDigest !== entry.inputDigest);
+  return [entry, ...earlier].slice(0, MAX_HISTORY);
+}
+
+function finish<Object extends RunObject, Resolved>(
+  kind: RunKind<Object, Resolved>,
+  plan: Plan,
+  settle: Settle,
+  observed: Observed<Object>,
+  run: { digest: string; job: V1Job; result: Result; storeUri: string; started: Partial<RunStatus> },
+): Plan {
+  const { object, now } = observed;
+  const artifact = located(run.result.artifact, run.storeUri);
+  Object.assign(plan.status, run.started, {
+    progress: undefined,
+    ...kind.summarize(run.result, false),
+    artifact,
+    jobName: run.job.metadata?.name,
+    attempt: attemptOf(run.job),
+    lastFailure: undefined,
+    history: pushHistory(object.status ?? {}, {
+      generation: object.metadata.generation,
+      inputDigest: run.digest,
+      artifactDigest: artifact.digest,
+      result: 'Succeeded',
+      startTime: startTime(run.job),
+      completionTime: timestamp(now),
+    }),
+  });
+  const message = kind.describe(plan.status);
+  plan.events.push({ type: 'Normal', reason: kind.doneReason, message });
+  return settle([...ready(kind.doneReason, message), ...extras(kind, 'Done', '')]);
+}
+
+function fail<Object extends RunObject, Resolved>(
+  kind: RunKind<Object, Resolved>,
+  plan: Plan,
+  settle: Settle,
+  observed: Observed<Object>,
+  run: { digest: string; job: V1Job; pods: V1Pod[]; superseded: string; started: Partial<RunStatus> },
+): Plan {
+  const { object, now } = observed;
+  const before: RunStatus = object.status ?? {};
+  const failure: RunFailure = jobFailure(run.job, run.pods);
+  const result = resultOf(run.pods);
+  const known = failedBefore(before, run.digest);
+  Object.assign(plan.status, result ? kind.summarize(result, true) : {}, run.started, {
+    jobName: run.job.metadata?.name,
+    attempt: attemptOf(run.job),
+    progress: undefined,
+  });
+  if (!known) {
+    plan.status.lastFailure = { ...failure, message: failure.message.slice(0, 1024), time: timestamp(now) };
+    plan.status.history = pushHistory(before, {
+      generation: object.metadata.generation,
+      inputDigest: run.digest,
+      result: 'Failed',
+      startTime: startTime(run.job),
+      completionTime: timestamp(now),
+    });
+    plan.events.push({ type: 'Warning', reason: failure.reason, message: failure.message });
+  }
+  const cause = plan.status.lastFailure ?? failure;
+  return settle([...stalled(cause.reason, howToRetry(cause.message)), ...extras(kind, 'Failed', run.superseded)]);
+}
