@@ -10,7 +10,7 @@ const LEFT_OUT = {
   dataset: ['suspend', 'resources', 'store', 'pod'],
   trainingjob: ['suspend', 'rerun', 'workers', 'checkpoints', 'store', 'datasetRef'],
   modelexport: ['suspend', 'rerun', 'source', 'resources', 'store', 'pod'],
-  inferenceservice: ['suspend', 'replicas', 'model', 'rollout', 'request', 'store'],
+  inferenceservice: ['suspend', 'replicas', 'model', 'rollout', 'store'],
 } as const;
 
 /**
@@ -26,6 +26,10 @@ export function inputDigest(
   const out: readonly string[] = LEFT_OUT[component];
   const counted = Object.fromEntries(Object.entries(spec).filter(([field]) => !out.includes(field)));
   if (component === 'modelexport' && counted.verify) counted.verify = { ...counted.verify, datasetRef: undefined };
+  // The gateway's business; the predictor is not touched by it.
+  if (component === 'inferenceservice' && counted.request) {
+    counted.request = { ...counted.request, timeoutSeconds: undefined };
+  }
   const document = canonicalize({ component, spec: counted, inputs, requestedAt });
   return `sha256:${createHash('sha256').update(document!).digest('hex')}`;
 }

@@ -252,11 +252,6 @@ export function planRun<Object extends RunObject, Resolved>(
         ),
       }),
     );
-    plan.events.push({
-      type: 'Normal',
-      reason: 'RunStarted',
-      message: `Job ${name} carries out run ${short(digest)}.`,
-    });
     return settle([...progressing('Starting', `Job ${name} starts.`), ...extras(kind, 'Starting', superseded)], {
       ...started,
       attempt,
@@ -280,7 +275,6 @@ function nextAttempt(before: RunStatus, digest: string): number {
   return (before.attempt ?? (wasSuspended ? 0 : 1)) + (wasSuspended ? 1 : 0);
 }
 
-const short = (digest: string) => digest.slice('sha256:'.length, 'sha256:'.length + 8);
 const howToRetry = (message: string) =>
   `${message} To run it again unchanged, annotate ${REQUESTED_AT_ANNOTATION}=<time>.`;
 

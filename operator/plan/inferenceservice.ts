@@ -1,0 +1,213 @@
+/**
+ * An InferenceService's revisions: which Deployment should exist, which of them gets the requests. Pure.
+ *
+ * A revision is a model with a runtime. A new one is made beside the one that serves; when all its replicas are ready the
+ * status gives it all traffic, and once that is written the old one goes. A revision is frozen: an operator upgrade changes none.
+ */
+import type { V1Deployment, V1PersistentVolumeClaim, V1Pod } from '@kubernetes/client-node';
+import { Batching } from '../../trainer-image/contract.ts';
+import { checkSpec } from '../api/check.ts';
+import { inputDigest } from '../api/digest.ts';
+import type { InferenceService, InferenceServiceStatus } from '../api/inferenceservice.ts';
+import { revisionDeployment } from '../manifests/deployment.ts';
+import { COMPONENTS, childName, DIGEST_ANNOTATION, RESOLVED_ANNOTATION, REVISION_LABEL } from '../manifests/labels.ts';
+import { trainerPodTemplate } from '../manifests/pod.ts';
+import { threads, withDefaults } from '../manifests/resources.ts';
+import { conditions, progressing, ready, stalled, suspended, type Wanted, waiting } from './conditions.ts';
+import { podObstacle } from './failure.ts';
+import { type OperatorOptions, ownerReference, type PlannedEvent } from './run.ts';
+import { observeStore } from './store.ts';
+import type { Input } from './target.ts';
+
+export interface ObservedService {
+  object: InferenceService;
+  model: Input;
+  /** Deployments and pods owned by the object. */
+  deployments: V1Deployment[];
+  pods: V1Pod[];
+  claim: V1PersistentVolumeClaim | undefined;
+  options: OperatorOptions;
+  now: Date;
+}
+
+export interface ServicePlan {
+  create: V1Deployment[];
+  scale: { deployment: V1Deployment; replicas: number }[];
+  remove: V1Deployment[];
+  status: InferenceServiceStatus;
+  events: PlannedEvent[];
+}
+
+interface Revision {
+  image: string;
+  modelDigest: string;
+}
+
+const frozen = (deployment: V1Deployment): Revision =>
+  JSON.parse(deployment.metadata?.annotations?.[RESOLVED_ANNOTATION] ?? '{}');
+const nameOf = (deployment: V1Deployment) => deployment.metadata?.name ?? '';
+const readyReplicas = (deployment: V1Deployment) => deployment.status?.readyReplicas ?? 0;
+
+/** All replicas that are wanted now are ready, and the Deployment controller has seen how many that is. */
+function isReady(deployment: V1Deployment, replicas: number): boolean {
+  return (
+    deployment.status?.observedGeneration === deployment.metadata?.generation &&
+    deployment.spec?.replicas === replicas &&
+    readyReplicas(deployment) >= replicas
+  );
+}
+
+export function planService(observed: ObservedService): ServicePlan {
+  const { object, model, options, now } = observed;
+  const { spec } = object;
+  const { name, namespace, generation } = object.metadata;
+  const before: InferenceServiceStatus = object.status ?? {};
+  const replicas = spec.suspend ? 0 : (spec.replicas ?? 1);
+  const living = observed.deployments.filter((d) => d.metadata?.deletionTimestamp === undefined);
+  const plan: ServicePlan = { create: [], scale: [], remove: [], events: [], status: { ...before } };
+
+  /** The revision that has the traffic now, as far as it still exists. */
+  const servingName = before.revisions?.find((revision) => revision.trafficPercent > 0)?.name;
+  const serving = living.find((deployment) => nameOf(deployment) === servingName);
+
+  const settle = (wanted: Wanted[], traffic: V1Deployment | undefined, kept: V1Deployment[]): ServicePlan => {
+    const available = traffic !== undefined && readyReplicas(traffic) > 0;
+    const gone = servingName !== undefined && traffic === undefined;
+    plan.scale = kept
+      .filter((deployment) => deployment.spec?.replicas !== replicas)
+      .map((deployment) => ({ deployment, replicas }));
+    plan.remove = living.filter((deployment) => !kept.includes(deployment));
+    plan.status = {
+      observedGeneration: generation,
+      conditions: conditions(
+        before.conditions,
+        [
+          ...wanted,
+          {
+            type: 'Available',
+            status: available ? 'True' : 'False',
+            reason: available ? 'ReplicasReady' : 'NoReadyReplica',
+            message: available
+              ? `Revision ${nameOf(traffic)} answers with ${readyReplicas(traffic)} replicas.`
+              : gone
+                ? `Revision ${servingName} is gone.`
+                : 'No replica is ready to answer.',
+          },
+        ],
+        generation,
+        now,
+      ),
+      url: `${options.gatewayUrl}/v1/namespaces/${namespace}/inferenceservices/${name}`,
+      replicas: kept.reduce((sum, deployment) => sum + (deployment.status?.replicas ?? 0), 0),
+      selector: `${COMPONENTS.inferenceservice.ownerLabel}=${name}`,
+      modelDigest: traffic ? frozen(traffic).modelDigest : before.modelDigest,
+      revisions: kept.slice(0, 3).map((deployment) => ({
+        name: nameOf(deployment),
+        modelDigest: frozen(deployment).modelDigest,
+        trafficPercent: deployment === traffic ? 100 : 0,
+        replicas,
+        ready: readyReplicas(deployment),
+        image: frozen(deployment).image,
+      })),
+    };
+    return plan;
+  };
+  const unchanged = living.filter((deployment) => deployment === serving || !serving);
+
+  const problems = checkSpec('InferenceService', object);
+  if (problems.length > 0) return settle(stalled('InvalidSpec', problems.join('; ')), serving, unchanged);
+  if ('reason' in model) return settle(waiting(model.reason, model.message), serving, unchanged);
+
+  const store = observeStore(spec.store, observed.claim, namespace);
+  if ('stalled' in store) return settle(stalled(store.stalled.reason, store.stalled.message), serving, unchanged);
+  if ('waiting' in store) return settle(waiting(store.waiting.reason, store.waiting.message), serving, unchanged);
+  if (!model.uri.startsWith(`${store.uri}/`)) {
+    const message = `spec.store is ${store.uri}, but ModelExport ${model.entry.name} lies at ${model.uri}; both must use the same store.`;
+    return settle(stalled('StoreMismatch', message), serving, unchanged);
+  }
+
+  const modelDigest = model.entry.digest;
+  const digest = inputDigest('inferenceservice', spec, [{ kind: 'ModelExport', digest: modelDigest }]);
+  const current = living.find((deployment) => deployment.metadata?.annotations?.[DIGEST_ANNOTATION] === digest);
+  if (!current) {
+    const revisionName = childName('inferenceservice', name, digest);
+    if (observed.deployments.some((deployment) => nameOf(deployment) === revisionName)) {
+      const message = `Waits until the former Deployment ${revisionName} is gone.`;
+      return settle(progressing('ReplacingRevision', message), serving, serving ? [serving] : []);
+    }
+    const resources = withDefaults('serve', spec.runtime?.resources);
+    const resolved: Revision = { image: spec.runtime?.image || options.trainerImage, modelDigest };
+    plan.create.push(
+      revisionDeployment({
+        name: revisionName,
+        namespace,
+        owner: name,
+        ownerReference: ownerReference(object),
+        digest,
+        resolved,
+        replicas,
+        template: trainerPodTemplate(
+          {
+            component: 'inferenceservice',
+            owner: name,
+            labels: { [REVISION_LABEL]: revisionName },
+            image: resolved.image,
+            task: {
+              kind: 'serve',
+              name,
+              model: { digest: modelDigest },
+              batching: Batching.parse(spec.runtime?.batching ?? {}),
+              maxBodyBytes: spec.request?.maxBodyBytes ?? 20_971_520,
+              threads: threads(resources),
+              drainSeconds: 30,
+            },
+            resources,
+            store: store.claim,
+            pod: spec.runtime?.pod,
+          },
+          'Always',
+        ),
+      }),
+    );
+    return settle(
+      progressing('RevisionCreated', `Revision ${revisionName} starts.`),
+      serving,
+      serving ? [serving] : [],
+    );
+  }
+
+  const takesOver = isReady(current, replicas);
+  // Without an older one that answers, the first ready replica is better than none.
+  const traffic = takesOver || !serving || (serving !== current && readyReplicas(serving) === 0) ? current : serving;
+  const others =
+    traffic === current && servingName === nameOf(current) ? [] : serving && serving !== current ? [serving] : [];
+  const kept = [current, ...others];
+
+  if (spec.suspend) return settle(suspended('spec.suspend is true; there are no replicas.'), traffic, kept);
+  if (takesOver && traffic === current) {
+    const message = `Revision ${nameOf(current)} has all traffic, ${replicas} of ${replicas} replicas are ready.`;
+    if (servingName !== nameOf(current)) {
+      plan.events.push({ type: 'Normal', reason: 'RevisionServing', message });
+    }
+    return settle(ready(replicas === 0 ? 'ScaledToZero' : 'Serving', message), traffic, kept);
+  }
+  return settle(obstacle(observed, current) ?? rollingOut(current, replicas), traffic, kept);
+}
+
+function rollingOut(current: V1Deployment, replicas: number): Wanted[] {
+  return progressing(
+    'RollingOut',
+    `Revision ${nameOf(current)} has ${readyReplicas(current)} of ${replicas} replicas ready.`,
+  );
+}
+
+/** Why the revision's pods do not come up, if they say so. */
+function obstacle(observed: ObservedService, current: V1Deployment): Wanted[] | undefined {
+  const refused = current.status?.conditions?.find((c) => c.type === 'ReplicaFailure' && c.status === 'True');
+  if (refused) return progressing(refused.reason ?? 'ReplicaFailure', refused.message ?? 'Pods cannot be created.');
+  const found = observed.pods
+    .filter((pod) => pod.metadata?.labels?.[REVISION_LABEL] === nameOf(current))
+    .map(podObstacle)
+    .find((o) => o !== undefined);
+  return found && progressing(found.reason, found.message);
+}

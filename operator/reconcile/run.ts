@@ -1,0 +1,118 @@
+/** Reconciles the kinds whose work is a run: Dataset, TrainingJob, ModelExport. Observe, plan, apply, summarize. */
+import type { V1Job, V1Pod } from '@kubernetes/client-node';
+import type { Dataset } from '../api/dataset.ts';
+import type { ModelExport } from '../api/modelexport.ts';
+import { RESOURCES } from '../api/object.ts';
+import type { TrainingJob } from '../api/trainingjob.ts';
+import type { Client } from '../kube/client.ts';
+import type { Recorder } from '../kube/events.ts';
+import { JOBS, type KubeObject, type Resource, splitKey } from '../kube/resources.ts';
+import { DATASET } from '../plan/dataset.ts';
+import { MODEL_EXPORT } from '../plan/modelexport.ts';
+import { type OperatorOptions, planRun, type RunKind } from '../plan/run.ts';
+import { claimName } from '../plan/store.ts';
+import { type Input, inputOf, type RunObject } from '../plan/target.ts';
+import { TRAINING_JOB } from '../plan/trainingjob.ts';
+import { createOnce, remove, writeStatus } from './apply.ts';
+import type { ProgressBoard } from './progress.ts';
+import { ownerKey, type View, type World } from './world.ts';
+
+export interface Hands {
+  client: Client;
+  world: World;
+  recorder: Recorder;
+  progress: ProgressBoard;
+  options: () => OperatorOptions;
+}
+
+interface Reconciled<Object extends RunObject, Resolved> {
+  kind: RunKind<Object, Resolved>;
+  resource: Resource;
+  objects: (world: World) => View<Object>;
+  inputs: (object: Object, world: World) => Input[];
+}
+
+async function reconcile<Object extends RunObject, Resolved>(
+  { kind, resource, objects, inputs }: Reconciled<Object, Resolved>,
+  { client, world, recorder, progress, options }: Hands,
+  key: string,
+): Promise<undefined> {
+  const { namespace, name } = splitKey(key);
+  const object = objects(world).get(namespace, name);
+  // Children of a deleted object are collected by their owner references; the store is not ours to touch.
+  if (!object || object.metadata.deletionTimestamp) return;
+
+  const owned = <T extends V1Job | V1Pod>(view: View<T>) => view.by('owner', ownerKey(kind.component, namespace, name));
+  const jobs = owned(world.jobs).filter((job) =>
+    job.metadata?.ownerReferences?.some((owner) => owner.uid === object.metadata.uid),
+  );
+  const pods = owned(world.pods);
+  const working = pods.filter((pod) => pod.status?.phase === 'Running' && !pod.metadata?.deletionTimestamp);
+  const plan = planRun(kind, {
+    object,
+    inputs: inputs(object, world),
+    jobs,
+    pods,
+    claim: world.claims.get(namespace, claimName(object.spec.store)),
+    progress: working.map((pod) => progress.shown(pod.metadata?.uid ?? '')).find((shown) => shown !== undefined),
+    options: options(),
+    now: new Date(),
+  });
+
+  for (const job of plan.remove) await remove(client, JOBS, job as KubeObject);
+  for (const job of plan.create) {
+    if (await createOnce(client, JOBS, job as KubeObject)) {
+      recorder.record(object, {
+        type: 'Normal',
+        reason: 'RunStarted',
+        message: `Job ${job.metadata?.name} carries out the run.`,
+      });
+    }
+  }
+  await writeStatus(client, resource, object, plan.status, plan.events, recorder);
+}
+
+const DATASET_RECONCILED: Reconciled<Dataset, never> = {
+  kind: DATASET as never,
+  resource: RESOURCES.datasets,
+  objects: (world) => world.datasets,
+  inputs: () => [],
+};
+
+const TRAINING_JOB_RECONCILED: Reconciled<TrainingJob, never> = {
+  kind: TRAINING_JOB as never,
+  resource: RESOURCES.trainingJobs,
+  objects: (world) => world.trainingJobs,
+  inputs: (job, world) => {
+    const { namespace } = job.metadata;
+    const { name } = job.spec.datasetRef;
+    return [inputOf('Dataset', name, namespace, 'spec.datasetRef.name', world.datasets.get(namespace, name))];
+  },
+};
+
+const MODEL_EXPORT_RECONCILED: Reconciled<ModelExport, never> = {
+  kind: MODEL_EXPORT as never,
+  resource: RESOURCES.modelExports,
+  objects: (world) => world.modelExports,
+  inputs: (modelExport, world) => {
+    const { namespace } = modelExport.metadata;
+    const { name, checkpoint } = modelExport.spec.source.trainingJob!;
+    const job = world.trainingJobs.get(namespace, name);
+    const model = inputOf('TrainingJob', name, namespace, 'spec.source.trainingJob.name', job);
+    if ('reason' in model || !job) return [model];
+    const other = checkpoint === 'Last' && job.status?.checkpoints?.find((entry) => entry.name === 'Last');
+    const chosen = other ? { ...model, entry: { ...model.entry, digest: other.digest } } : model;
+    const reference = modelExport.spec.verify?.datasetRef;
+    if (reference) {
+      const dataset = world.datasets.get(namespace, reference.name);
+      return [chosen, inputOf('Dataset', reference.name, namespace, 'spec.verify.datasetRef.name', dataset)];
+    }
+    // The dataset that the job was trained on, which its Dataset may no longer offer.
+    const trainedOn = job.status?.lineage?.find((entry) => entry.kind === 'Dataset');
+    return trainedOn ? [chosen, { entry: trainedOn, uri: model.uri }] : [chosen];
+  },
+};
+
+export const reconcileDataset = (hands: Hands, key: string) => reconcile(DATASET_RECONCILED, hands, key);
+export const reconcileTrainingJob = (hands: Hands, key: string) => reconcile(TRAINING_JOB_RECONCILED, hands, key);
+export const reconcileModelExport = (hands: Hands, key: string) => reconcile(MODEL_EXPORT_RECONCILED, hands, key);
