@@ -7,7 +7,7 @@
  */
 import type { ExportResult, ModelCard, OnnxFormat } from '../contract.ts';
 import { type Graph, type GraphNode, INPUT } from '../models/graph.ts';
-import type { Weights } from '../train/model-file.ts';
+import type { Weights } from '../models/weights.ts';
 import { writeMetadata } from './metadata.ts';
 import type { Attribute, DataType, Dimension, Initializer, OnnxModel, OnnxNode, ValueInfo } from './onnx.ts';
 

@@ -3,7 +3,7 @@
  * becomes part of the convolution before it (Jacob et al. 2018, section 3.2).
  */
 import type { Graph, GraphNode } from '../models/graph.ts';
-import type { Weights } from '../train/model-file.ts';
+import type { Weights } from '../models/weights.ts';
 
 /**
  * `graph` without the batch normalizations that follow a convolution whose value nobody else takes, and weights in which those

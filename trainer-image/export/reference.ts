@@ -1,6 +1,6 @@
 /** The plainest evaluation of a graph, in double precision: what tests hold folding, ONNX and the engines against. */
 import { type Graph, type GraphNode, INPUT, inferShapes, listParameters, type Shape, sizeOf } from '../models/graph.ts';
-import type { Weights } from '../train/model-file.ts';
+import type { Weights } from '../models/weights.ts';
 
 /**
  * The logits of one picture.
