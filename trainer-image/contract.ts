@@ -535,6 +535,7 @@ export const ServeTask = z.strictObject({
   kind: z.literal('serve'),
   name: z.string().min(1).max(253).describe('Model name in the protocol.'),
   model: z.strictObject({ digest: Digest }).describe('The ONNX model.'),
+  port: z.int().min(0).max(65_535).default(PREDICTOR_PORT).describe('Port to listen on; 0 takes any free one.'),
   batching: Batching.prefault({}),
   maxBodyBytes: z.int().min(1).default(20_971_520).describe('Larger bodies get 413.'),
   threads: z.int().min(1).optional().describe('Threads of ONNX Runtime. Default: the CPUs of the machine.'),
