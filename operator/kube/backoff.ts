@@ -1,13 +1,14 @@
 /**
- * Exponential back-off with full jitter: a uniform draw from (0, base · 2^(attempt−1)], at most `cap`. Jitter keeps those that
- * failed together from coming back together (Brooker 2015, "Exponential Backoff and Jitter").
+ * Exponential back-off: half of it fixed, so that the rate of tries falls whatever is drawn; half drawn, so that those that
+ * failed together do not come back together (Brooker 2015, "Exponential Backoff and Jitter", equal jitter).
  *
- * @param attempt from 1
- * @param base in ms
+ * @param attempt failures so far, from 1
+ * @param base in ms; what the first failure waits at most
  * @param cap in ms
- * @returns ms
+ * @param random uniform in [0, 1)
+ * @returns ms, within [c/2, c] of c = min(cap, base · 2^(attempt−1))
  */
 export function backoff(attempt: number, base: number, cap: number, random: () => number = Math.random): number {
   const ceiling = Math.min(cap, base * 2 ** Math.min(attempt - 1, 30));
-  return Math.max(1, ceiling * random());
+  return ceiling / 2 + (ceiling / 2) * random();
 }

@@ -9,7 +9,10 @@ export interface Resource {
   namespaced: boolean;
 }
 
-/** What every object has; the rest is the caller's type. */
+/**
+ * What every object has; the rest is the caller's type. In what comes from the server times are strings, although
+ * @kubernetes/client-node types them as Date.
+ */
 export interface KubeObject {
   apiVersion?: string;
   kind?: string;
@@ -42,10 +45,18 @@ export const CONFIG_MAPS = resource('', 'v1', 'configmaps', 'ConfigMap');
 export const JOBS = resource('batch', 'v1', 'jobs', 'Job');
 export const DEPLOYMENTS = resource('apps', 'v1', 'deployments', 'Deployment');
 
-/** `/api/v1/namespaces/ns/pods/name/status`, each part encoded. */
+export function apiVersionOf(of: Resource): string {
+  return of.group === '' ? of.version : `${of.group}/${of.version}`;
+}
+
+/** `/api/v1/namespaces/ns/pods/name/status`, each part encoded. Without a namespace: the resource in all of them. */
 export function resourcePath(of: Resource, namespace?: string, name?: string, subresource?: string): string {
+  if (name === '') throw new Error(`a ${of.kind} without a name`);
+  if (of.namespaced && !namespace && name !== undefined) {
+    throw new Error(`${of.kind} ${name}: a namespace is needed to name it`);
+  }
   const parts = of.group === '' ? ['api', of.version] : ['apis', of.group, of.version];
-  if (of.namespaced && namespace !== undefined) parts.push('namespaces', namespace);
+  if (of.namespaced && namespace) parts.push('namespaces', namespace);
   parts.push(of.plural);
   if (name !== undefined) parts.push(name);
   if (subresource !== undefined) parts.push(subresource);
@@ -61,4 +72,13 @@ export function keyOf(object: KubeObject): string {
 export function splitKey(key: string): { namespace: string; name: string } {
   const slash = key.indexOf('/');
   return { namespace: key.slice(0, Math.max(0, slash)), name: key.slice(slash + 1) };
+}
+
+/**
+ * Orders two resourceVersions: below 0 if `a` is the older. Kubernetes promises since 1.35 that they are numbers that rise
+ * (KEP-5504), and every server on etcd has always done so. 0 (not known to be older) if one is no number.
+ */
+export function compareVersions(a: string | undefined, b: string | undefined): number {
+  if (!a || !b || !/^\d+$/.test(a) || !/^\d+$/.test(b)) return 0;
+  return a.length - b.length || (a < b ? -1 : a > b ? 1 : 0);
 }

@@ -5,7 +5,7 @@
  * status gives it all traffic, and once that is written the old one goes. A revision is frozen: an operator upgrade changes none.
  */
 import type { V1Deployment, V1PersistentVolumeClaim, V1Pod } from '@kubernetes/client-node';
-import { Batching } from '../../trainer-image/contract.ts';
+import { Batching, PREDICTOR_PORT } from '../../trainer-image/contract.ts';
 import { checkSpec } from '../api/check.ts';
 import { inputDigest } from '../api/digest.ts';
 import type { InferenceService, InferenceServiceStatus } from '../api/inferenceservice.ts';
@@ -157,6 +157,7 @@ export function planService(observed: ObservedService): ServicePlan {
               name,
               model: { digest: modelDigest },
               batching: Batching.parse(spec.runtime?.batching ?? {}),
+              port: PREDICTOR_PORT,
               maxBodyBytes: spec.request?.maxBodyBytes ?? 20_971_520,
               threads: threads(resources),
               drainSeconds: 30,

@@ -84,7 +84,7 @@ async function startIn(dir: string, kube: string, options: ControlPlaneOptions):
   const run = async (component: ControlPlaneComponent) => {
     const log = join(dir, 'logs', `${component}.log`);
     const argv = [kube, ...argumentsOf(component, layout)];
-    const child = await start({ name: component, argv, log, diesWith: 'Us' });
+    const child = await start({ argv, log, diesWith: 'Us' });
     children.push(child);
     const check = await healthCheck(dir, component, layout.ports[component]);
     await ready({ name: component, log }, child, check, READY_SECONDS);

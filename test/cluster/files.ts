@@ -3,10 +3,10 @@ import { createHash, randomBytes } from 'node:crypto';
 import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 
-/** Writes aside, syncs, renames; a file that already says this is left alone. */
-export async function writeWhole(path: string, content: string, mode = 0o600): Promise<void> {
+/** Writes aside, syncs, renames; a file that already says this is left alone. Says whether it was changed. */
+export async function writeWhole(path: string, content: string, mode = 0o600): Promise<boolean> {
   const now = await readFile(path, 'utf8').catch(() => undefined);
-  if (now === content) return;
+  if (now === content) return false;
   const aside = `${path}.${randomBytes(4).toString('hex')}.tmp`;
   const file = await open(aside, 'wx', mode);
   try {
@@ -16,6 +16,7 @@ export async function writeWhole(path: string, content: string, mode = 0o600): P
     await file.close();
   }
   await rename(aside, path);
+  return true;
 }
 
 /**

@@ -1,4 +1,4 @@
-/** Whether control plane components answer. */
+/** Whether components answer. */
 import type { ControlPlaneComponent } from './components.ts';
 import { accessOf } from './credentials.ts';
 import { request } from './requests.ts';
@@ -34,4 +34,25 @@ function failedChecks(body: string): string {
   const lines = body.split('\n');
   const failed = lines.filter((line) => line.startsWith('[-]'));
   return (failed.length > 0 ? failed : lines.slice(0, 1)).join('; ').slice(0, 300);
+}
+
+/** A check of the node: it serves logs and exec at `port`, and the API server holds it for ready. */
+export async function nodeCheck(dir: string, nodeName: string, server: string, port: number) {
+  const admin = await accessOf(dir, 'admin', server);
+  const kubelet = await accessOf(dir, 'kubelet-client', `https://127.0.0.1:${port}`);
+  return async (): Promise<string | undefined> => {
+    try {
+      // Any answer will do. An earlier run's Ready is believed by the API server for a while, so that is not enough.
+      await request(kubelet, '/healthz');
+      const { status, body } = await request(admin, `/api/v1/nodes/${nodeName}`);
+      if (status !== 200) return `the API server answered ${status} for its Node ${nodeName}`;
+      const conditions: { type: string; status: string; message?: string }[] =
+        JSON.parse(body).status?.conditions ?? [];
+      const ready = conditions.find(({ type }) => type === 'Ready');
+      if (ready?.status === 'True') return undefined;
+      return `its Node ${nodeName} is not Ready: ${ready?.message ?? 'no condition yet'}`;
+    } catch (error) {
+      return `${kubelet.server}: ${(error as Error).message}`;
+    }
+  };
 }

@@ -21,8 +21,6 @@ export interface Running {
 const PASSED_ON = ['PATH', 'HOME', 'USER', 'LANG', 'TZ', 'TMPDIR'];
 
 export interface Start {
-  /** For messages, as "kube-apiserver". */
-  name: string;
   argv: string[];
   /** File that stdout and stderr are appended to. */
   log: string;
@@ -66,17 +64,18 @@ export class ComponentFailed extends Error {
 /**
  * Waits until `isReady` gives undefined; it says what is missing otherwise.
  *
+ * @param child the component's process, if this one has started it
  * @throws ComponentFailed when the process ends, or is not ready after `timeoutSeconds`
  */
 export async function ready(
-  { name, log }: Pick<Start, 'name' | 'log'>,
-  child: ChildProcess,
+  { name, log }: { name: string; log: string },
+  child: ChildProcess | undefined,
   isReady: () => Promise<string | undefined>,
   timeoutSeconds: number,
 ): Promise<void> {
   const deadline = performance.now() + timeoutSeconds * 1000;
   for (;;) {
-    if (child.exitCode !== null || child.signalCode !== null) {
+    if (child && (child.exitCode !== null || child.signalCode !== null)) {
       throw await ComponentFailed.of(
         name,
         `ended (${child.signalCode ?? `exit code ${child.exitCode}`}) at start`,

@@ -3,12 +3,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { type Colour, Model, type ModelCard } from '../../trainer-image/contract.ts';
-import { buildModel } from '../../trainer-image/export/build.ts';
-import { foldBatchNorms } from '../../trainer-image/export/fold.ts';
-import { encodeModel } from '../../trainer-image/export/onnx.ts';
-import { evaluate, randomWeights } from '../../trainer-image/export/reference.ts';
-import { createModel } from '../../trainer-image/models/factory.ts';
+import { Model } from '../../trainer-image/contract.ts';
+import { evaluate } from '../../trainer-image/export/reference.ts';
+import { exampleCard, exampleModel, SOURCE } from './example-model.ts';
 import { findPython, runPython } from './python.ts';
 
 /** Checks a file as ONNX's own tools do, runs it on the pixels given as JSON [N][C·H·W], and prints what both said. */
@@ -52,24 +49,6 @@ if ('missing' in found) {
   const folder = await mkdtemp(join(tmpdir(), 'fovea-onnx-'));
   it.after(() => rm(folder, { recursive: true }));
 
-  const source = `sha256:${'5'.repeat(64)}`;
-  const cardOf = (model: Model, colour: Colour): ModelCard => ({
-    format: 'fovea.dev/model/v1',
-    model,
-    classes: ['ankle boot', 'bag', 'ünïcode'],
-    preprocessing: {
-      format: 'fovea.dev/preprocessing/v1',
-      colour,
-      ...model.inputSize,
-      kernel: 'lanczos3',
-      mean: colour === 'Grey' ? [0.28] : [0.49, 0.48, 0.44],
-      std: colour === 'Grey' ? [0.35] : [0.24, 0.25, 0.26],
-    },
-    dataset: `sha256:${'d'.repeat(64)}`,
-    epoch: 3,
-    metrics: [{ name: 'ValidationAccuracy', value: 0.9125 }],
-  });
-
   const cases = [
     { name: 'ResNet20', colour: 'RGB', stem: 'Auto', height: 16, width: 12, opset: 17 },
     { name: 'ResNet20', colour: 'Grey', stem: 'Auto', height: 28, width: 28, opset: 13 },
@@ -86,14 +65,10 @@ if ('missing' in found) {
       const form = `${dynamicBatch ? 'open' : 'fixed'} batch, ${foldNormalization ? 'uint8' : 'normalized'} input`;
       it(`passes ONNX's full check and gives the reference's logits: ${name} ${colour} ${height}×${width}, opset ${opset}, ${form}`, async () => {
         const model = Model.parse({ name, stem, inputSize: { height, width } });
-        const card = cardOf(model, colour);
+        const card = exampleCard(model, colour);
         const { mean, std } = card.preprocessing;
         const channels = mean.length;
-        const graph = createModel(model, { channels, classes: card.classes.length });
-        const weights = randomWeights(graph);
-        const folded = foldBatchNorms(graph, weights);
-        const format = { opset, dynamicBatch, foldNormalization };
-        const bytes = encodeModel(buildModel(folded.graph, folded.weights, card, source, format));
+        const { graph, weights, bytes } = exampleModel(card, { opset, dynamicBatch, foldNormalization });
         const path = join(folder, `${name}-${opset}-${dynamicBatch}.onnx`);
         await writeFile(path, bytes);
 
@@ -115,10 +90,10 @@ if ('missing' in found) {
         const batch = dynamicBatch ? 'N' : 1;
         const type = foldNormalization ? 'tensor(uint8)' : 'tensor(float)';
         assert.equal(checked.inputs, [['image', type, [batch, channels, height, width]]]);
-        assert.equal(checked.outputs, [['logits', 'tensor(float)', [batch, 3]]]);
+        assert.equal(checked.outputs, [['logits', 'tensor(float)', [batch, card.classes.length]]]);
         assert.equal(JSON.parse(checked.metadata['fovea.preprocessing']!), card.preprocessing);
         assert.equal(JSON.parse(checked.metadata['fovea.classes']!), card.classes);
-        assert.is(checked.metadata['fovea.source'], source);
+        assert.is(checked.metadata['fovea.source'], SOURCE);
         assert.is(checked.metadata['fovea.dataset'], card.dataset);
 
         for (let n = 0; n < count; n++) {
@@ -135,13 +110,8 @@ if ('missing' in found) {
   }
 
   it('gives the same bytes for the same model', () => {
-    const model = Model.parse({ name: 'ResNet20' });
-    const build = () => {
-      const graph = createModel(model, { channels: 3, classes: 3 });
-      const folded = foldBatchNorms(graph, randomWeights(graph));
-      const format = { opset: 17, dynamicBatch: true, foldNormalization: true };
-      return Buffer.from(encodeModel(buildModel(folded.graph, folded.weights, cardOf(model, 'RGB'), source, format)));
-    };
+    const card = exampleCard(Model.parse({ name: 'ResNet20' }), 'RGB');
+    const build = () => Buffer.from(exampleModel(card).bytes);
     assert.ok(build().equals(build()));
   });
 
