@@ -44,15 +44,14 @@ it('answers every request that it takes, while clients keep asking', async () =>
   await underLoad;
   const before = answers;
   await served.stop();
-  const ends = (await Promise.all(clients)).flat();
-  const counts = Object.groupBy(ends, (end) => end);
-  assert.equal(
-    Object.keys(counts).sort(),
-    ['200 logits', 'ECONNREFUSED'],
-    JSON.stringify(Object.entries(counts).map(([end, all]) => [end, all!.length])),
-  );
+  for (const ends of await Promise.all(clients)) {
+    assert.is(ends.pop(), 'ECONNREFUSED');
+    // A connection that the kernel had made and the server not yet taken is reset when it stops listening: no request was
+    // taken, and a client may safely send it again.
+    if (ends.at(-1) === 'ECONNRESET') ends.pop();
+    assert.equal([...new Set(ends)], ['200 logits'], JSON.stringify(ends));
+  }
   assert.ok(answers > before, 'it still answered while it drained');
-  assert.is(counts['ECONNREFUSED']!.length, 8);
 });
 
 it('says not ready first, then ends soon when nobody asks', async () => {

@@ -26,7 +26,7 @@ const REQUESTS_IN_PROGRESS = 1024;
 const RETRY_AFTER_SECONDS = 1;
 
 /** Stages of a server's life. Requests are taken in `Ready` and `Leaving`; only `Ready` asks for them. */
-export type Stage = 'Loading' | 'Ready' | 'Leaving' | 'Closed';
+export type Stage = 'Loading' | 'Ready' | 'Leaving';
 
 export interface Service {
   /** Model name in the protocol. */
@@ -51,7 +51,7 @@ export function createApp(service: Service): Express {
 
   app.use((_request, response, next) => {
     // Clients that keep connections open move on to another replica.
-    if (service.stage === 'Leaving' || service.stage === 'Closed') response.setHeader('connection', 'close');
+    if (service.stage === 'Leaving') response.setHeader('connection', 'close');
     next();
   });
 
@@ -131,7 +131,6 @@ function admit(service: Service): RequestHandler {
   let reserved = 0;
   return (request, response, next) => {
     servingOf(service);
-    if (service.stage === 'Closed') throw new RequestError(503, 'ShuttingDown', 'the server is shutting down');
     const declared = Number(request.headers['content-length'] ?? Number.NaN);
     if (declared > service.maxBodyBytes) throw tooLarge(service);
     // A body that is compressed, or of unknown length, may become as large as bodies get.

@@ -1,7 +1,7 @@
 /** The server's life: it listens, loads its model, serves, and leaves without losing a request. */
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, Server as NetServer } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Batching } from '../contract.ts';
 import { TrainerError } from '../errors.ts';
@@ -108,9 +108,11 @@ async function drain(server: Server, service: Service, seconds: number): Promise
     if (rest <= 0) break;
     await delay(rest);
   }
-  service.stage = 'Closed';
   const closed = once(server, 'close');
-  server.close();
+  // http's own close() also ends connections without a request, and so resets those whose request is just on its way. Only
+  // the listening ends here; every answer from now on closes its connection, and what stays silent is ended below.
+  NetServer.prototype.close.call(server);
+  const silent = setInterval(() => server.closeIdleConnections(), QUIET);
   const expired = new AbortController();
   const left = await Promise.race([
     closed.then(() => 0),
@@ -119,6 +121,7 @@ async function drain(server: Server, service: Service, seconds: number): Promise
     ),
   ]);
   expired.abort();
+  clearInterval(silent);
   server.closeAllConnections();
   await closed;
   return left;
