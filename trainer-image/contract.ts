@@ -413,6 +413,7 @@ export const TrainTask = z.strictObject({
 export type TrainTask = z.infer<typeof TrainTask>;
 
 export const Metric = z.strictObject({ name: z.string(), value: z.number() });
+export type Metric = z.infer<typeof Metric>;
 
 export const CheckpointEntry = z.strictObject({
   name: z.enum(['Best', 'Last']),
