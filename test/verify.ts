@@ -16,6 +16,7 @@ function command(...words: string[]): string {
 const CHECKS: Record<string, Check> = {
   types: () => command('tsc', '--noEmit'),
   'lint and format': () => command('biome', 'ci', '--error-on-warnings', '--colors=off', '.'),
+  'generated files are fresh': () => command('node', 'operator/api/generate.ts', '--check'),
   'imports go one way': () =>
     globSync('{operator,trainer-image,test,examples}/**/*.ts')
       .sort()

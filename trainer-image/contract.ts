@@ -419,7 +419,7 @@ export const CheckpointEntry = z.strictObject({
   name: z.enum(['Best', 'Last']),
   epoch: z.int(),
   digest: Digest,
-  uri: z.string(),
+  uri: z.string().max(1024),
 });
 
 /** Answer of `train`. `artifact` is the best model: a safetensors blob of weights with a `ModelCard` in its metadata. */
@@ -504,7 +504,11 @@ export const Verification = z.strictObject({
 });
 export type Verification = z.infer<typeof Verification>;
 
-export const TensorSignature = z.strictObject({ name: z.string(), dataType: z.string(), shape: z.string() });
+export const TensorSignature = z.strictObject({
+  name: z.string().max(253).describe('Name.'),
+  dataType: z.string().max(64).describe('Type, as the Open Inference Protocol names it.'),
+  shape: z.string().max(253).describe('Dimensions, as `N,3,32,32`.'),
+});
 
 /** Answer of `export`; also when verification failed (`verification.passed` false, exit code USER_ERROR): numbers are kept. */
 export const ExportResult = z.strictObject({

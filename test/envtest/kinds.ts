@@ -1,0 +1,48 @@
+/** The kinds of crds/ on an API server under test. */
+import { readFileSync } from 'node:fs';
+import { parse } from 'yaml';
+import { KINDS } from '../../operator/api/crd.ts';
+import type { Client } from '../../operator/kube/client.ts';
+import type { KubeObject } from '../../operator/kube/resources.ts';
+
+const CRDS = {
+  group: 'apiextensions.k8s.io',
+  version: 'v1',
+  plural: 'customresourcedefinitions',
+  kind: 'CustomResourceDefinition',
+  namespaced: false,
+};
+
+type Definition = KubeObject & { status?: { conditions?: { type: string; status: string }[] } };
+
+/** Installs the files of crds/ and returns when the API server serves them. */
+export async function installKinds(client: Client): Promise<void> {
+  for (const { plural } of KINDS) {
+    await client.apply(CRDS, parse(readFileSync(`crds/fovea.dev_${plural}.yaml`, 'utf8')), 'test');
+  }
+  for (const { plural } of KINDS) {
+    await eventually(async () => {
+      const crd = await client.get<Definition>(CRDS, undefined, `${plural}.fovea.dev`);
+      if (!crd.status?.conditions?.some((c) => c.type === 'Established' && c.status === 'True')) return false;
+      await client.list({ group: 'fovea.dev', version: 'v1alpha1', plural, kind: '', namespaced: true }, {});
+      return true;
+    });
+  }
+}
+
+/** Asks until `condition` holds and returns what it gave; errors count as not yet. */
+export async function eventually<T>(condition: () => Promise<T>, seconds = 30): Promise<NonNullable<T>> {
+  const deadline = performance.now() + seconds * 1000;
+  let last: unknown;
+  for (;;) {
+    try {
+      const value = await condition();
+      if (value) return value;
+      last = 'it does not hold';
+    } catch (error) {
+      last = error;
+    }
+    if (performance.now() > deadline) throw new Error(`not within ${seconds} s: ${last}`, { cause: last });
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
