@@ -1,22 +1,13 @@
 /**
- * How a picture becomes the network's input: the one implementation, used in training and in serving, so that the two cannot
- * differ. See `Preprocessing` in contract.ts for the steps.
+ * The one way from a picture's bytes to the network's input, in training and in serving alike (contract.ts `Preprocessing`):
+ * decode, apply the EXIF orientation, convert to the colour, resize, uint8 `[H, W, C]`. Normalization is the network's own.
+ *
+ * Colour follows libvips: embedded profiles are honoured, transparency is dropped (not blended), 16 bits become 8, and grey is
+ * luminance. Of an animation, the first frame counts.
  */
 import sharp, { type Sharp } from 'sharp';
 import { type Colour, ImageBounds, type Preprocessing } from '../contract.ts';
-
-export type PictureReason = 'Empty' | 'TooLarge' | 'TooManyPixels' | 'UnsupportedFormat' | 'Truncated' | 'Unreadable';
-
-/** A picture that cannot be used; `reason` is one word for reports and answers. */
-export class PictureError extends Error {
-  readonly reason: PictureReason;
-
-  constructor(reason: PictureReason, message: string) {
-    super(message);
-    this.name = 'PictureError';
-    this.reason = reason;
-  }
-}
+import { isTruncated, type PictureFormat, pictureFormat, pictureHeader } from './picture.ts';
 
 export interface PictureLimits {
   maxPixels: number;
@@ -25,79 +16,98 @@ export interface PictureLimits {
 
 export const DEFAULT_LIMITS: PictureLimits = ImageBounds.parse({});
 
-export function channelsOf(colour: Colour): 1 | 3 {
-  return colour === 'Grey' ? 1 : 3;
-}
+export type PictureProblem = 'Empty' | 'TooLarge' | 'TooManyPixels' | 'UnsupportedFormat' | 'Truncated' | 'Unreadable';
 
-/** The format by the first bytes; a name or content type may lie. */
-export function formatOf(bytes: Uint8Array): 'jpeg' | 'png' | 'webp' | undefined {
-  const head = Buffer.from(bytes.buffer, bytes.byteOffset, Math.min(bytes.length, 12));
-  if (head.length >= 3 && head[0] === 0xff && head[1] === 0xd8 && head[2] === 0xff) return 'jpeg';
-  if (head.length >= 8 && head.toString('latin1', 0, 8) === '\x89PNG\r\n\x1a\n') return 'png';
-  if (head.length >= 12 && head.toString('latin1', 0, 4) === 'RIFF' && head.toString('latin1', 8, 12) === 'WEBP') {
-    return 'webp';
+/** Bytes that are no usable picture. */
+export class PictureError extends Error {
+  readonly reason: PictureProblem;
+
+  constructor(reason: PictureProblem, message: string, cause?: unknown) {
+    super(message, { cause });
+    this.name = 'PictureError';
+    this.reason = reason;
   }
-  return undefined;
 }
 
-/**
- * Decodes a JPEG, PNG or WebP to uint8 `[H, W, C]`.
- *
- * @throws PictureError if it is no such picture, is damaged, or is over a limit
- */
+/** Decoded pixels, `[height, width, channels]`. */
+export interface Pixels {
+  data: Buffer;
+  width: number;
+  height: number;
+  channels: number;
+}
+
+// Pictures are decoded side by side, each on one thread, and none is decoded twice.
+sharp.concurrency(1);
+sharp.cache(false);
+// libvips knows many more formats than are checked here, and some of their decoders are easier to attack.
+sharp.block({ operation: ['VipsForeignLoad'] });
+sharp.unblock({
+  operation: ['VipsForeignLoadJpegBuffer', 'VipsForeignLoadPngBuffer', 'VipsForeignLoadWebpBuffer'],
+});
+
+export function channelsOf(colour: Colour): 1 | 3 {
+  return colour === 'RGB' ? 3 : 1;
+}
+
+/** The network's input of a picture, `[height, width, channels]`. Throws PictureError. */
 export async function decodePicture(
   bytes: Uint8Array,
-  preprocessing: Pick<Preprocessing, 'colour' | 'height' | 'width'>,
+  { colour, height, width }: Pick<Preprocessing, 'colour' | 'height' | 'width'>,
   limits: PictureLimits = DEFAULT_LIMITS,
 ): Promise<Uint8Array> {
-  const { colour, height, width } = preprocessing;
-  const image = openPicture(bytes, limits)
-    .rotate() // by the EXIF orientation
-    .removeAlpha()
-    .toColourspace(colour === 'Grey' ? 'b-w' : 'srgb')
-    .resize(width, height, { fit: 'fill', kernel: 'lanczos3' })
-    .raw();
-  const { data, info } = await decoded(image, limits);
-  if (info.channels !== channelsOf(colour)) {
-    throw new PictureError('Unreadable', `decoded to ${info.channels} channels instead of ${channelsOf(colour)}`);
-  }
+  const { data } = await decode(bytes, colour, limits, (picture) =>
+    picture.resize(width, height, { fit: 'fill', kernel: 'lanczos3' }),
+  );
   return data;
 }
 
-/** Decodes at native size to uint8 `[H, W, C]`: proof that the whole picture is readable, and what statistics are made of. */
-export async function decodeNative(
-  bytes: Uint8Array,
-  colour: Colour,
-  limits: PictureLimits = DEFAULT_LIMITS,
-): Promise<{ data: Uint8Array; height: number; width: number }> {
-  const image = openPicture(bytes, limits)
-    .rotate()
-    .removeAlpha()
-    .toColourspace(colour === 'Grey' ? 'b-w' : 'srgb')
-    .raw();
-  const { data, info } = await decoded(image, limits);
-  return { data, height: info.height, width: info.width };
+/** A picture's own pixels, upright and in `colour`, at its own size. Throws PictureError. */
+export function decodePixels(bytes: Uint8Array, colour: Colour, limits: PictureLimits): Promise<Pixels> {
+  return decode(bytes, colour, limits, (picture) => picture);
 }
 
-function openPicture(bytes: Uint8Array, limits: PictureLimits): Sharp {
+async function decode(
+  input: Uint8Array,
+  colour: Colour,
+  limits: PictureLimits,
+  transform: (picture: Sharp) => Sharp,
+): Promise<Pixels> {
+  const bytes = Buffer.from(input.buffer, input.byteOffset, input.byteLength);
+  const format = checkPicture(bytes, limits);
+  // A warning is damage too: a JPEG with overwritten parts decodes to garbage with no more than that.
+  const upright = sharp(bytes, { failOn: 'warning', limitInputPixels: limits.maxPixels }).autoOrient();
+  const coloured = upright.removeAlpha().toColourspace(colour === 'RGB' ? 'srgb' : 'b-w');
+  try {
+    const { data, info } = await transform(coloured).raw({ depth: 'uchar' }).toBuffer({ resolveWithObject: true });
+    return { data, width: info.width, height: info.height, channels: info.channels };
+  } catch (error) {
+    const said = (error as Error).message.split('\n')[0];
+    throw isTruncated(bytes, format)
+      ? new PictureError('Truncated', `the ${format} file ends early (${said})`, error)
+      : new PictureError('Unreadable', `the ${format} file cannot be decoded (${said})`, error);
+  }
+}
+
+/** What can be said before decoding. Throws PictureError. */
+export function checkPicture(bytes: Buffer, limits: PictureLimits): PictureFormat {
   if (bytes.length === 0) throw new PictureError('Empty', 'the file is empty');
   if (bytes.length > limits.maxBytes) {
-    throw new PictureError('TooLarge', `${bytes.length} bytes; at most ${limits.maxBytes} are allowed`);
+    throw new PictureError('TooLarge', `${bytes.length} bytes, more than the ${limits.maxBytes} allowed`);
   }
-  if (!formatOf(bytes)) throw new PictureError('UnsupportedFormat', 'neither JPEG, PNG nor WebP by its first bytes');
-  // Any warning of the decoder means damaged data: a truncated JPEG would otherwise come out half grey.
-  return sharp(bytes, { limitInputPixels: limits.maxPixels, failOn: 'warning', sequentialRead: true });
-}
-
-async function decoded(image: Sharp, limits: PictureLimits) {
-  try {
-    return await image.toBuffer({ resolveWithObject: true });
-  } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
-    if (/pixel limit/i.test(message)) {
-      throw new PictureError('TooManyPixels', `more than ${limits.maxPixels} pixels`);
-    }
-    const truncated = /truncated|premature|end of (stream|file)|not enough|unexpected end|read error/i.test(message);
-    throw new PictureError(truncated ? 'Truncated' : 'Unreadable', message.split('\n')[0]);
+  const format = pictureFormat(bytes);
+  if (!format) throw new PictureError('UnsupportedFormat', 'neither JPEG, PNG nor WebP by its first bytes');
+  const header = pictureHeader(bytes);
+  if (!header) {
+    throw isTruncated(bytes, format)
+      ? new PictureError('Truncated', `the ${format} file ends within its header`)
+      : new PictureError('Unreadable', `the ${format} file's header cannot be read`);
   }
+  if (header.width * header.height > limits.maxPixels) {
+    throw new PictureError(
+      'TooManyPixels',
+      `${header.width} × ${header.height} pixels, more than the ${limits.maxPixels} allowed`,
+    );
+  }
+  return format;
 }
