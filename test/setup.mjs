@@ -139,7 +139,8 @@ function installPackages() {
   withLock(path.join(ROOT, 'package-lock.json'), () => {
     if (packagesAreFresh()) return;
     say('installing the packages of package-lock.json');
-    run('npm', ['ci', '--ignore-scripts'], { cwd: ROOT });
+    // npm complains of packages that want a later Node than this one: they run under the Node that it installs.
+    run('npm', ['ci', '--ignore-scripts', '--loglevel=error'], { cwd: ROOT });
   });
 }
 
