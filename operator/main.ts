@@ -10,8 +10,9 @@
  * - FOVEA_GATEWAY_URL: shown in InferenceService.status.url (default the gateway's Service)
  * - LOG_LEVEL: default info
  */
-import { connect, loadConfig } from './kube/client.ts';
+import { connect } from './kube/client.ts';
 import { startController } from './kube/controller.ts';
+import { loadConfig } from './kube/credentials.ts';
 import { isConflict } from './kube/errors.ts';
 import { createRecorder } from './kube/events.ts';
 import { Queue } from './kube/queue.ts';

@@ -1,7 +1,7 @@
 /** The kinds of crds/ on an API server under test. */
 import { readFileSync } from 'node:fs';
 import { parse } from 'yaml';
-import { KINDS } from '../../operator/api/crd.ts';
+import { KINDS } from '../../operator/api/kinds.ts';
 import type { Client } from '../../operator/kube/client.ts';
 import type { KubeObject } from '../../operator/kube/resources.ts';
 
