@@ -148,10 +148,10 @@ async function startMissing(record: ClusterRecord, progress: Progress): Promise<
   await Promise.all([ensure('kube-controller-manager'), ensure('kube-scheduler'), ensure('process-node')]);
 }
 
-/** What the cluster offers beyond Kubernetes itself: the storage class. And its first namespace is ready for pods. */
+/** What the cluster offers beyond Kubernetes itself: the storage class, logs and exec. And its first namespace is ready for pods. */
 async function install({ dir, kubeconfig, server, tools }: Cluster): Promise<void> {
-  const storage = join(import.meta.dirname, 'node', 'manifests', 'local-storage.yaml');
-  const apply = ['apply', '--server-side', '--force-conflicts', '--filename', storage];
+  const manifests = join(import.meta.dirname, 'node', 'manifests');
+  const apply = ['apply', '--server-side', '--force-conflicts', '--filename', manifests];
   await command(join(tools, 'kubectl'), ['--kubeconfig', kubeconfig, ...apply]);
   const admin = await accessOf(dir, 'admin', server);
   const log = logFile(dir, 'kube-controller-manager');
