@@ -16,8 +16,6 @@ declare module 'zod' {
     unionRequired?: boolean;
     /** Most keys of a map. */
     maxProperties?: number;
-    /** A Kubernetes quantity: integer or string. */
-    quantity?: boolean;
     /** OpenAPI format of a string. */
     format?: string;
     /** CEL rules of this object (x-kubernetes-validations). */
@@ -253,7 +251,10 @@ export const Model = z
       .enum(MODELS)
       .describe('`ResNet20`: the CIFAR network of the ResNet paper (0.27 M parameters). `ResNet18`: 11 M parameters.'),
     inputSize: z
-      .strictObject({ height: z.int().min(8).max(1024), width: z.int().min(8).max(1024) })
+      .strictObject({
+        height: z.int().min(8).max(1024).describe('Height in pixels.'),
+        width: z.int().min(8).max(1024).describe('Width in pixels.'),
+      })
       .default({ height: 32, width: 32 })
       .describe('Pixels the network sees; pictures are resized to it.'),
     stem: z
@@ -416,10 +417,10 @@ export const Metric = z.strictObject({ name: z.string(), value: z.number() });
 export type Metric = z.infer<typeof Metric>;
 
 export const CheckpointEntry = z.strictObject({
-  name: z.enum(['Best', 'Last']),
-  epoch: z.int(),
+  name: z.enum(['Best', 'Last']).describe('`Best` by validation accuracy, or `Last`.'),
+  epoch: z.int().describe('Epochs it was trained for.'),
   digest: Digest,
-  uri: z.string().max(1024),
+  uri: z.string().max(1024).describe('Where it lies in the store.'),
 });
 
 /** Answer of `train`. `artifact` is the best model: a safetensors blob of weights with a `ModelCard` in its metadata. */

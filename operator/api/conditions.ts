@@ -1,10 +1,10 @@
-/** Conditions as kstatus reads them. */
+/** Conditions as kstatus reads them, and what each type and reason means to a person. */
 import { z } from 'zod';
 
 export const Condition = z
   .strictObject({
     type: z.string().max(316).describe('`Ready`, at most one of `Reconciling` and `Stalled`, and the kind’s own.'),
-    status: z.enum(['True', 'False', 'Unknown']).describe('`True`, `False` or `Unknown`.'),
+    status: z.enum(['True', 'False', 'Unknown']).describe('Whether it holds.'),
     reason: z.string().max(1024).describe('One word for programs.'),
     message: z.string().max(32_768).describe('A sentence for people: what is the matter, and what to do.'),
     observedGeneration: z.int().min(0).describe('Generation of the spec it speaks of.'),
@@ -12,3 +12,135 @@ export const Condition = z
   })
   .describe('One aspect of the object’s state.');
 export type Condition = z.infer<typeof Condition>;
+
+export interface ConditionMeaning {
+  type: string;
+  /** What the status True says. */
+  meaning: string;
+}
+
+const meaning =
+  (type: string) =>
+  (words: string): ConditionMeaning => ({ type, meaning: words });
+
+/** Conditions by type; what they say of the object is the kind's to add. */
+export const CONDITIONS = {
+  Ready: meaning('Ready'),
+  Available: meaning('Available'),
+  Running: meaning('Running'),
+  Complete: meaning('Complete'),
+  Failed: meaning('Failed'),
+  Verified: meaning('Verified'),
+  /** On every kind. */
+  progress: [
+    {
+      type: 'Reconciling',
+      meaning: 'Work goes on, or waits for something that is yet to come; it goes on by itself when that changes.',
+    },
+    { type: 'Stalled', meaning: 'It cannot go on until the user changes something; the message says what.' },
+    { type: 'Suspended', meaning: '`spec.suspend` is true.' },
+  ],
+} as const satisfies Record<string, ((words: string) => ConditionMeaning) | readonly ConditionMeaning[]>;
+
+export interface ReasonMeaning {
+  reason: string;
+  /** The condition that is then True beside it, or `Ready`. */
+  with: 'Ready' | 'Reconciling' | 'Stalled' | 'Suspended';
+  meaning: string;
+}
+
+const STORE_REASONS: readonly ReasonMeaning[] = [
+  {
+    reason: 'InvalidSpec',
+    with: 'Stalled',
+    meaning: 'A value is wrong that the API server could not refuse; the message names the field.',
+  },
+  { reason: 'StoreNotFound', with: 'Reconciling', meaning: 'The claim of the store does not exist yet.' },
+  { reason: 'StoreNotShareable', with: 'Stalled', meaning: 'The claim is ReadWriteOncePod: one pod at a time.' },
+  { reason: 'StoreLost', with: 'Stalled', meaning: 'The claim lost its volume.' },
+  { reason: 'Unschedulable', with: 'Reconciling', meaning: 'No node fits the pod; the scheduler’s words follow.' },
+  { reason: 'Suspended', with: 'Suspended', meaning: '`spec.suspend` is true.' },
+];
+
+const mismatch: ReasonMeaning = {
+  reason: 'StoreMismatch',
+  with: 'Stalled',
+  meaning: 'What it consumes lies in another store than `spec.store`.',
+};
+
+/** What it consumes by name, of `kind`. */
+const input = (kind: string): ReasonMeaning[] => [
+  { reason: `${kind}NotFound`, with: 'Reconciling', meaning: `The ${kind} it names does not exist yet.` },
+  {
+    reason: `${kind}NotReady`,
+    with: 'Reconciling',
+    meaning: `The ${kind} it names is not ready; its message follows.`,
+  },
+];
+
+const RUN_REASONS: readonly ReasonMeaning[] = [
+  { reason: 'Starting', with: 'Reconciling', meaning: 'The Job of the run is made and its pod starts.' },
+  { reason: 'Queued', with: 'Reconciling', meaning: 'The Job is suspended by its queue.' },
+  { reason: 'Running', with: 'Reconciling', meaning: 'The pod works; the message tells how far it is.' },
+  { reason: 'ReplacingRun', with: 'Reconciling', meaning: 'The pods of the run before have to end first.' },
+  {
+    reason: 'ResultLost',
+    with: 'Reconciling',
+    meaning: 'The pod was deleted before its result was read; the next one finds the finished work in the store.',
+  },
+  { reason: 'OOMKilled', with: 'Stalled', meaning: 'The pod ran out of memory: raise `limits.memory`.' },
+];
+
+const RERUN_REASONS: readonly ReasonMeaning[] = [
+  { reason: 'RerunNever', with: 'Stalled', meaning: 'The spec changed, and `spec.rerun` is `Never`.' },
+];
+
+/** The reasons that the operator gives, by kind. Beside these, a pod's own reason is passed on (`ErrImagePull`, ...). */
+export const REASONS: Record<'Dataset' | 'TrainingJob' | 'ModelExport' | 'InferenceService', readonly ReasonMeaning[]> =
+  {
+    Dataset: [
+      { reason: 'Packed', with: 'Ready', meaning: 'The pictures are packed; the message counts them.' },
+      ...RUN_REASONS,
+      ...STORE_REASONS,
+    ],
+    TrainingJob: [
+      { reason: 'Trained', with: 'Ready', meaning: 'The model exists; the message tells its accuracy.' },
+      ...RUN_REASONS,
+      ...input('Dataset'),
+      ...RERUN_REASONS,
+      mismatch,
+      ...STORE_REASONS,
+    ],
+    ModelExport: [
+      { reason: 'Verified', with: 'Ready', meaning: 'The export holds its limits.' },
+      {
+        reason: 'VerificationFailed',
+        with: 'Stalled',
+        meaning: 'The export does not hold its limits; its numbers are kept.',
+      },
+      ...RUN_REASONS,
+      ...input('TrainingJob'),
+      ...input('Dataset'),
+      ...RERUN_REASONS,
+      mismatch,
+      ...STORE_REASONS,
+    ],
+    InferenceService: [
+      { reason: 'Serving', with: 'Ready', meaning: 'The revision of this spec has all traffic.' },
+      { reason: 'ScaledToZero', with: 'Ready', meaning: '`spec.replicas` is 0.' },
+      { reason: 'RevisionCreated', with: 'Reconciling', meaning: 'A Deployment for the new model or runtime is made.' },
+      {
+        reason: 'RollingOut',
+        with: 'Reconciling',
+        meaning: 'The replicas of the new revision start; the old one answers.',
+      },
+      {
+        reason: 'ReplacingRevision',
+        with: 'Reconciling',
+        meaning: 'A former Deployment of the same name has to go first.',
+      },
+      ...input('ModelExport'),
+      mismatch,
+      ...STORE_REASONS,
+    ],
+  };

@@ -1,5 +1,6 @@
 /** The reference page of a kind, from the same declaration as its CRD. */
-import { customResourceDefinition, type Kind, type Schema } from './crd.ts';
+import { customResourceDefinition, type Schema } from './crd.ts';
+import type { Kind } from './kinds.ts';
 
 interface Row {
   path: string;

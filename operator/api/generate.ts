@@ -3,8 +3,9 @@ import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { argv, exit, stdout } from 'node:process';
 import { stringify } from 'yaml';
-import { customResourceDefinition, KINDS } from './crd.ts';
+import { customResourceDefinition } from './crd.ts';
 import { referencePage } from './docs.ts';
+import { KINDS } from './kinds.ts';
 import { GROUP } from './object.ts';
 
 const ROOT = path.join(import.meta.dirname, '../..');

@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { Batching, Digest } from '../../trainer-image/contract.ts';
 import type { FoveaObject } from './object.ts';
 import { PodOverrides } from './pod.ts';
+import { referenceTo } from './reference.ts';
 import { Resources } from './resources.ts';
 import { COMMON_STATUS } from './status.ts';
 import { Store } from './store.ts';
@@ -19,10 +20,7 @@ export const InferenceServiceSpec = z.strictObject({
   model: z
     .strictObject({
       type: z.enum(['Export']).describe('`Export`: a ModelExport.'),
-      export: z
-        .strictObject({ name: z.string().min(1).max(253).describe('Name of the ModelExport, in the same namespace.') })
-        .optional()
-        .describe('Only with type `Export`.'),
+      export: referenceTo('ModelExport').optional().describe('Only with type `Export`.'),
     })
     .meta({ union: { Export: 'export' }, unionRequired: true })
     .describe('What is served.'),

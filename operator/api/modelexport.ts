@@ -3,20 +3,20 @@ import { z } from 'zod';
 import { Digest, OnnxFormat, TensorSignature, VerifyLimits } from '../../trainer-image/contract.ts';
 import type { FoveaObject } from './object.ts';
 import { PodOverrides } from './pod.ts';
+import { referenceTo } from './reference.ts';
 import { Resources } from './resources.ts';
 import { Decimal, RUN_STATUS } from './status.ts';
 import { Store } from './store.ts';
-import { ObjectRef, Rerun } from './trainingjob.ts';
+import { Rerun } from './trainingjob.ts';
 
 export const ModelExportSpec = z.strictObject({
   suspend: z.boolean().default(false).describe('Stops the work; it goes on when false again.'),
-  rerun: Rerun.default('OnInputChange').describe('When a finished export runs again by itself.'),
+  rerun: Rerun.default('OnInputChange'),
   source: z
     .strictObject({
       type: z.enum(['TrainingJob']).describe('`TrainingJob`: a model trained here.'),
-      trainingJob: z
-        .strictObject({
-          name: z.string().min(1).max(253).describe('Name of the TrainingJob, in the same namespace.'),
+      trainingJob: referenceTo('TrainingJob')
+        .extend({
           checkpoint: z.enum(['Best', 'Last']).default('Best').describe('Which of its models.'),
         })
         .optional()
@@ -26,13 +26,16 @@ export const ModelExportSpec = z.strictObject({
     .describe('What is exported.'),
   format: z
     .strictObject({
-      type: z.enum(['ONNX']).default('ONNX').describe('`ONNX`.'),
+      type: z.enum(['ONNX']).default('ONNX').describe('`ONNX`: Open Neural Network Exchange.'),
       onnx: OnnxFormat.optional().describe('Only with type `ONNX`.'),
     })
+    .meta({ union: { ONNX: 'onnx' } })
     .optional()
     .describe('What it becomes.'),
   verify: VerifyLimits.extend({
-    datasetRef: ObjectRef.optional().describe('The Dataset it is measured on. Absent: the one it was trained on.'),
+    datasetRef: referenceTo('Dataset')
+      .optional()
+      .describe('The Dataset it is measured on. Absent: the one it was trained on.'),
   })
     .optional()
     .describe('What it must hold before anything can use it.'),

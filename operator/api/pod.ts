@@ -1,48 +1,107 @@
 /** What users may change of the pods made for them. */
 import { z } from 'zod';
 
-const Key = z.string().min(1).max(317);
-const StringMap = z.record(Key, z.string().max(4096)).meta({ maxProperties: 64 });
-const ObjectName = z.string().min(1).max(253);
+/** `prefix/name`; Kubernetes bounds the prefix at 253 characters and the name at 63. */
+const QualifiedName = z
+  .string()
+  .max(317)
+  .regex(/^([a-z0-9]([-a-z0-9.]*[a-z0-9])?\/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$/);
+const LabelValue = z
+  .string()
+  .max(63)
+  .regex(/^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$/);
+
+/** A schema has no word for the form of a map's keys, so a rule says it: a pod refused later would be far from its cause. */
+const KEYS = {
+  maxProperties: 64,
+  rules: [
+    {
+      rule: 'self.all(key, !format.qualifiedName().validate(key).hasValue())',
+      message: 'keys must be qualified names, such as app or example.com/app',
+    },
+  ],
+};
+const Labels = z.record(QualifiedName, LabelValue).meta(KEYS);
+const Annotations = z.record(QualifiedName, z.string().max(4096)).meta(KEYS);
+
+const ObjectName = z
+  .string()
+  .max(253)
+  .regex(/^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/);
+
 const KeySelector = z.strictObject({
   name: ObjectName.describe('Name of the object, in the same namespace.'),
   key: z.string().min(1).max(253).describe('Its key.'),
-  optional: z.boolean().optional().describe('Leave the variable out if there is no such key.'),
+  optional: z
+    .boolean()
+    .optional()
+    .describe('True: the variable is left out if the object or key is missing. Absent: the pod waits for it.'),
 });
 
 const EnvVar = z
   .strictObject({
     name: z
       .string()
-      .min(1)
       .max(253)
       .regex(/^[-._a-zA-Z][-._a-zA-Z0-9]*$/)
       .describe('Name of the variable.'),
     value: z.string().max(32_768).optional().describe('Its value.'),
     valueFrom: z
       .strictObject({
-        secretKeyRef: KeySelector.optional().describe('From a Secret.'),
-        configMapKeyRef: KeySelector.optional().describe('From a ConfigMap.'),
+        secretKeyRef: KeySelector.optional().describe('A key of a Secret.'),
+        configMapKeyRef: KeySelector.optional().describe('A key of a ConfigMap.'),
         fieldRef: z
-          .strictObject({ fieldPath: z.string().min(1).max(512).describe('As `metadata.name`.') })
+          .strictObject({
+            fieldPath: z.string().min(1).max(512).describe('Such as `metadata.name` or `spec.nodeName`.'),
+          })
           .optional()
-          .describe('From the pod.'),
+          .describe('A field of the pod.'),
+      })
+      .meta({
+        rules: [
+          {
+            rule: '(has(self.secretKeyRef) ? 1 : 0) + (has(self.configMapKeyRef) ? 1 : 0) + (has(self.fieldRef) ? 1 : 0) == 1',
+            message: 'exactly one of secretKeyRef, configMapKeyRef and fieldRef must be given',
+          },
+        ],
       })
       .optional()
-      .describe('Where its value comes from.'),
+      .describe('Where its value comes from; one of the three.'),
   })
   .meta({
-    rules: [{ rule: '!(has(self.value) && has(self.valueFrom))', message: 'value and valueFrom exclude each other' }],
+    rules: [
+      { rule: '!(has(self.value) && has(self.valueFrom))', message: 'value and valueFrom exclude each other' },
+      {
+        rule: "!self.name.startsWith('FOVEA_') && self.name != 'POD_IP'",
+        message: 'FOVEA_* and POD_IP are set by the operator',
+        fieldPath: '.name',
+      },
+    ],
   });
 
-const Toleration = z.strictObject({
-  key: z.string().max(317).optional().describe('Taint key; absent with operator `Exists` means all.'),
-  operator: z.enum(['Exists', 'Equal']).optional().describe('Default `Equal`.'),
-  value: z.string().max(253).optional().describe('Taint value.'),
-  effect: z.enum(['NoSchedule', 'PreferNoSchedule', 'NoExecute']).optional().describe('Absent: all effects.'),
-  tolerationSeconds: z.int().min(0).optional().describe('Seconds to stay, for `NoExecute`.'),
-});
+const Toleration = z
+  .strictObject({
+    key: z.string().max(317).optional().describe('Taint key; absent with operator `Exists` means all.'),
+    operator: z.enum(['Exists', 'Equal']).optional().describe('Absent: `Equal`.'),
+    value: z.string().max(253).optional().describe('Taint value. Only with operator `Equal`.'),
+    effect: z.enum(['NoSchedule', 'PreferNoSchedule', 'NoExecute']).optional().describe('Absent: all effects.'),
+    tolerationSeconds: z
+      .int()
+      .min(0)
+      .max(2 ** 31 - 1)
+      .optional()
+      .describe('Seconds until eviction. Only with effect `NoExecute`.'),
+  })
+  .meta({
+    rules: [
+      {
+        rule: "has(self.key) || (has(self.operator) && self.operator == 'Exists')",
+        message: 'without key, operator must be Exists',
+      },
+    ],
+  });
 
+/** A user or group id of a process that is not root. */
 const Id = z
   .int()
   .min(1)
@@ -50,22 +109,28 @@ const Id = z
 
 export const PodOverrides = z
   .strictObject({
-    labels: StringMap.optional().describe('Labels added to the pods.'),
-    annotations: StringMap.optional().describe('Annotations added to the pods.'),
-    nodeSelector: StringMap.optional().describe('Labels a node must have.'),
+    labels: Labels.optional().describe('Labels added to the pods. The operator’s own win.'),
+    annotations: Annotations.optional().describe('Annotations added to the pods. The operator’s own win.'),
+    nodeSelector: Labels.optional().describe('Labels a node must have.'),
     tolerations: z.array(Toleration).max(32).optional().describe('Taints that are tolerated.'),
-    serviceAccountName: ObjectName.optional().describe('Service account of the pods; absent: the namespace’s default.'),
+    serviceAccountName: ObjectName.optional().describe('Service account of the pods. Absent: `default`.'),
     imagePullSecrets: z
-      .array(z.strictObject({ name: ObjectName.describe('Name of the Secret.') }))
+      .array(z.strictObject({ name: ObjectName.describe('Name of the Secret, in the same namespace.') }))
       .max(16)
       .optional()
+      .meta({ listMapKeys: ['name'] })
       .describe('Secrets for the image registry.'),
-    env: z.array(EnvVar).max(64).optional().describe('Environment variables added to the container.'),
+    env: z
+      .array(EnvVar)
+      .max(64)
+      .optional()
+      .meta({ listMapKeys: ['name'] })
+      .describe('Environment variables added to the container.'),
     securityContext: z
       .strictObject({
-        runAsUser: Id.optional().describe('User id. Default: 1000.'),
-        runAsGroup: Id.optional().describe('Group id. Default: the image’s.'),
-        fsGroup: Id.optional().describe('Group that owns the volumes. Default: 1000.'),
+        runAsUser: Id.optional().describe('User id. Absent: 1000.'),
+        runAsGroup: Id.optional().describe('Group id. Absent: the image’s.'),
+        fsGroup: Id.optional().describe('Group that owns the volumes. Absent: 1000.'),
       })
       .optional()
       .describe('Ids the pods run under; root is refused.'),

@@ -3,16 +3,15 @@ import { z } from 'zod';
 
 export const ClaimName = z
   .string()
-  .min(1)
   .max(253)
   .regex(/^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/);
 
-/** A path inside a volume: no `..`, so that it cannot leave it. */
+/** A path inside a volume: no part is `..`, so that it cannot leave it. */
 export const VolumePath = z
   .string()
   .max(512)
   .meta({
-    rules: [{ rule: "!self.split('/').exists(part, part == '..')", message: 'must not contain ..' }],
+    rules: [{ rule: "!self.split('/').exists(part, part == '..')", message: "must not contain '..'" }],
   });
 
 export const Store = z
@@ -26,5 +25,8 @@ export const Store = z
       .optional()
       .describe('Only with type `PVC`.'),
   })
-  .describe('Content-addressed store for results. All objects that consume each other use the same.');
+  .meta({ union: { PVC: 'pvc' } })
+  .describe(
+    'Content-addressed store for results. Objects that consume each other use the same. Absent: the claim `fovea-store`.',
+  );
 export type Store = z.input<typeof Store>;

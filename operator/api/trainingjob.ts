@@ -3,23 +3,24 @@ import { z } from 'zod';
 import { CheckpointEntry, Checkpoints, Digest, Model, Recipe } from '../../trainer-image/contract.ts';
 import type { FoveaObject } from './object.ts';
 import { PodOverrides } from './pod.ts';
+import { referenceTo } from './reference.ts';
 import { Resources } from './resources.ts';
 import { Decimal, RUN_STATUS } from './status.ts';
 import { Store } from './store.ts';
 
-export const ObjectRef = z.strictObject({
-  name: z.string().min(1).max(253).describe('Name of the object, in the same namespace.'),
-});
-
-export const Rerun = z.enum(['OnSpecChange', 'OnInputChange', 'Never']);
+export const Rerun = z
+  .enum(['OnSpecChange', 'OnInputChange', 'Never'])
+  .describe(
+    'When a finished run is done again: `OnSpecChange`: the spec changed. `OnInputChange`: also when what it consumes changed. `Never`: only by the annotation `fovea.dev/requested-at`.',
+  );
 
 export const TrainingJobSpec = z.strictObject({
   suspend: z
     .boolean()
     .default(false)
     .describe('Saves a checkpoint and ends the pods; training goes on when false again.'),
-  datasetRef: ObjectRef.describe('The Dataset to train on.'),
-  rerun: Rerun.default('OnSpecChange').describe('When a finished job trains again by itself.'),
+  datasetRef: referenceTo('Dataset').describe('The Dataset to train on.'),
+  rerun: Rerun.default('OnSpecChange'),
   trainer: z
     .strictObject({
       type: z.enum(['BuiltIn']).describe('`BuiltIn`: Fovea’s own trainer.'),
@@ -32,7 +33,7 @@ export const TrainingJobSpec = z.strictObject({
     .describe('What trains.'),
   workers: z
     .strictObject({
-      replicas: z.int().min(1).max(1).default(1).describe('Pods that train together.'),
+      replicas: z.int().min(1).max(1).default(1).describe('Pods that train together; one for now.'),
       resources: Resources.optional(),
       pod: PodOverrides.optional(),
     })
