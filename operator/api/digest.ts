@@ -1,21 +1,26 @@
-/** The input digest: what a run's numbers depend on, and nothing else. */
+/** The input digest: what a run's numbers, or a revision's pods, depend on, and nothing else. */
 import { createHash } from 'node:crypto';
 import canonicalize from 'canonicalize';
 
 /**
- * Fields of the spec that change no number: placement, resources, retention, when to run. What stays enters the digest as
- * the user wrote it: a default is not filled in, so a new default or a new field of a later version changes no digest.
+ * Fields of the spec that change no result, by path: placement, resources, retention, when to run. All others enter as the
+ * user wrote them: no default is filled in, so a later version with another default, or a new field with one, changes no
+ * digest. A new field enters unless it is named here.
  */
-const LEFT_OUT = {
+export const LEFT_OUT = {
   dataset: ['suspend', 'resources', 'store', 'pod'],
-  trainingjob: ['suspend', 'rerun', 'workers', 'checkpoints', 'store', 'datasetRef'],
-  modelexport: ['suspend', 'rerun', 'source', 'resources', 'store', 'pod'],
-  inferenceservice: ['suspend', 'replicas', 'model', 'rollout', 'store'],
-} as const;
+  trainingjob: ['suspend', 'rerun', 'workers', 'checkpoints', 'store'],
+  modelexport: ['suspend', 'rerun', 'resources', 'store', 'pod'],
+  // A revision is its pods, so what they are given enters. The model enters by its digest: a reference to the same bytes under
+  // another name is the same revision. Timeouts are the gateway's business.
+  inferenceservice: ['suspend', 'replicas', 'rollout', 'model', 'request.timeoutSeconds'],
+} as const satisfies Record<string, readonly string[]>;
 
 /**
- * `sha256:<hex>` of the RFC 8785 canonical JSON of the spec's fields that count, the digests of what is consumed (in the
- * place of the references to it), and the time a rerun was requested by hand.
+ * `sha256:<hex>` of the RFC 8785 canonical JSON of the spec's fields that count, the digests of what is consumed, and the
+ * time a rerun was asked for by hand. Canonical JSON: 1e-3 and 0.001 agree, and so does any order of keys.
+ *
+ * References count as written: one that names another object is a changed spec, and what it names is compared by `inputs`.
  */
 export function inputDigest(
   component: keyof typeof LEFT_OUT,
@@ -23,13 +28,19 @@ export function inputDigest(
   inputs: readonly { kind: string; digest: string }[],
   requestedAt?: string,
 ): string {
-  const out: readonly string[] = LEFT_OUT[component];
-  const counted = Object.fromEntries(Object.entries(spec).filter(([field]) => !out.includes(field)));
-  if (component === 'modelexport' && counted.verify) counted.verify = { ...counted.verify, datasetRef: undefined };
-  // The gateway's business; the predictor is not touched by it.
-  if (component === 'inferenceservice' && counted.request) {
-    counted.request = { ...counted.request, timeoutSeconds: undefined };
-  }
+  const counted = without(spec, LEFT_OUT[component]);
   const document = canonicalize({ component, spec: counted, inputs, requestedAt });
   return `sha256:${createHash('sha256').update(document!).digest('hex')}`;
+}
+
+/** A copy without the fields of these paths; an object that is empty only for that goes too. */
+function without(value: object, paths: readonly string[]): object {
+  const kept = Object.entries(value).flatMap(([name, inner]): [string, unknown][] => {
+    if (paths.includes(name)) return [];
+    const below = paths.filter((path) => path.startsWith(`${name}.`)).map((path) => path.slice(name.length + 1));
+    if (below.length === 0 || typeof inner !== 'object' || inner === null) return [[name, inner]];
+    const rest = without(inner, below);
+    return Object.keys(rest).length === 0 ? [] : [[name, rest]];
+  });
+  return Object.fromEntries(kept);
 }
