@@ -22,7 +22,7 @@ const BODIES_IN_MEMORY = 16;
 /** Most inference requests in progress, in whatever state: each may also hold a decoded picture. */
 const REQUESTS_IN_PROGRESS = 1024;
 
-/** Seconds after which an overloaded or leaving server suggests to try again (it, or another replica). */
+/** Seconds after which an overloaded or loading server suggests to try again (it, or another replica). */
 const RETRY_AFTER_SECONDS = 1;
 
 /** Stages of a server's life. Requests are taken in `Ready` and `Leaving`; only `Ready` asks for them. */

@@ -24,6 +24,8 @@ const QUEUED_BATCHES = 16;
 
 /** Milliseconds without a new request after which a leaving server takes it that senders know. */
 const QUIET = 1000;
+/** The same for the connections that are left once its port is closed. */
+const QUIET_CONNECTIONS = 250;
 
 export interface ServerOptions {
   /** Model name in the protocol. */
@@ -41,7 +43,7 @@ export interface ModelServer {
   /** Serves `model` from now on, and says ready. */
   use(model: ServedModel): void;
   /**
-   * Says not ready, takes what still comes until it has come to rest (at most half of `seconds`), then takes nothing more,
+   * Says not ready, takes what still comes until that has come to rest (at most half of `seconds`), then closes its port,
    * answers what is in progress and ends. What is unanswered after `seconds` is cut off.
    * @returns how many requests were cut off.
    */
@@ -98,31 +100,41 @@ async function listen(server: Server, { host, port }: ServerOptions): Promise<Ad
 }
 
 async function drain(server: Server, service: Service, seconds: number): Promise<number> {
-  const deadline = performance.now() + seconds * 1000;
+  const started = performance.now();
+  const deadline = started + seconds * 1000;
   service.stage = 'Leaving';
   // Endpoints are taken out of Services while pods are told to end, not before: requests come for a little longer.
-  const leaving = performance.now();
-  const latest = leaving + seconds * 500;
-  for (;;) {
-    const rest = Math.min(latest, Math.max(leaving, service.lastArrival) + QUIET) - performance.now();
-    if (rest <= 0) break;
-    await delay(rest);
-  }
+  await untilQuiet(service, QUIET, started + seconds * 500);
+
   const closed = once(server, 'close');
-  // http's own close() also ends connections without a request, and so resets those whose request is just on its way. Only
-  // the listening ends here; every answer from now on closes its connection, and what stays silent is ended below.
+  // Only the port: http's own close also ends connections whose request is still on its way through the socket.
   NetServer.prototype.close.call(server);
-  const silent = setInterval(() => server.closeIdleConnections(), QUIET);
-  const expired = new AbortController();
-  const left = await Promise.race([
-    closed.then(() => 0),
-    delay(Math.max(0, deadline - performance.now()), undefined, { signal: expired.signal }).then(
-      () => service.inFlight,
-    ),
-  ]);
-  expired.abort();
-  clearInterval(silent);
+  await Promise.race([closed, untilQuiet(service, QUIET_CONNECTIONS, deadline)]);
+  server.closeIdleConnections();
+  const left = await within(deadline, closed, service);
   server.closeAllConnections();
   await closed;
   return left;
+}
+
+/** Waits until no inference request has come for `quiet` milliseconds, and no longer than until `latest`. */
+async function untilQuiet(service: Service, quiet: number, latest: number): Promise<void> {
+  const started = performance.now();
+  for (;;) {
+    const rest = Math.min(latest, Math.max(started, service.lastArrival) + quiet) - performance.now();
+    if (rest <= 0) return;
+    await delay(rest);
+  }
+}
+
+/** Waits until all connections are closed, or until the deadline: then it says how many requests are unanswered. */
+async function within(deadline: number, closed: Promise<unknown>, service: Service): Promise<number> {
+  const answered = new AbortController();
+  const { signal } = answered;
+  const expired = delay(Math.max(0, deadline - performance.now()), undefined, { signal }).then(() => service.inFlight);
+  try {
+    return await Promise.race([closed.then(() => 0), expired]);
+  } finally {
+    answered.abort();
+  }
 }
