@@ -83,9 +83,9 @@ export async function up(options: UpOptions = {}): Promise<Cluster> {
       const before = (await readRecord(name)) ?? (await newRecord(name));
       const record: ClusterRecord = { ...before, programs, images: images ?? before.images };
       await prepare(record, progress);
-      await startMissing(record, progress);
       const cluster = clusterOf(record, tools);
-      await install(cluster);
+      await startMissing(record, cluster, progress);
+      await waitForServiceAccount(cluster);
       return cluster;
     },
     waiting,
@@ -130,8 +130,8 @@ async function prepare(record: ClusterRecord, progress: Progress): Promise<void>
     );
 }
 
-async function startMissing(record: ClusterRecord, progress: Progress): Promise<void> {
-  const dir = folderOf(record.name);
+async function startMissing(record: ClusterRecord, cluster: Cluster, progress: Progress): Promise<void> {
+  const { dir } = cluster;
   const running = await componentsOf(dir);
   const ensure = async (component: Component) => {
     const log = logFile(dir, component);
@@ -145,21 +145,30 @@ async function startMissing(record: ClusterRecord, progress: Progress): Promise<
   };
   await ensure('etcd');
   await ensure('kube-apiserver');
-  await Promise.all([ensure('kube-controller-manager'), ensure('kube-scheduler'), ensure('process-node')]);
+  await Promise.all([
+    ensure('kube-controller-manager'),
+    ensure('kube-scheduler'),
+    // Its provisioner would be refused without the rights that come with the storage class.
+    installStorage(cluster).then(() => ensure('process-node')),
+  ]);
 }
 
-/** What the cluster offers beyond Kubernetes itself: the storage class, logs and exec. And its first namespace is ready for pods. */
-async function install({ dir, kubeconfig, server, tools }: Cluster): Promise<void> {
-  const manifests = join(import.meta.dirname, 'node', 'manifests');
-  const apply = ['apply', '--server-side', '--force-conflicts', '--filename', manifests];
+/** The storage class, and the rights of who provisions its volumes. */
+async function installStorage({ kubeconfig, tools }: Cluster): Promise<void> {
+  const storage = join(import.meta.dirname, 'node', 'manifests', 'local-storage.yaml');
+  const apply = ['apply', '--server-side', '--force-conflicts', '--filename', storage];
   await command(join(tools, 'kubectl'), ['--kubeconfig', kubeconfig, ...apply]);
+}
+
+/** Pods are refused in a namespace without a service account, which the controllers make in their own time. */
+async function waitForServiceAccount({ dir, server }: Cluster): Promise<void> {
   const admin = await accessOf(dir, 'admin', server);
-  const log = logFile(dir, 'kube-controller-manager');
-  const hasAccount = async () => {
+  const exists = async () => {
     const { status } = await request(admin, '/api/v1/namespaces/default/serviceaccounts/default');
     return status === 200 ? undefined : 'the namespace default has no service account yet';
   };
-  await ready({ name: 'kube-controller-manager', log }, undefined, hasAccount, READY_SECONDS);
+  const log = logFile(dir, 'kube-controller-manager');
+  await ready({ name: 'kube-controller-manager', log }, undefined, exists, READY_SECONDS);
 }
 
 export interface DownOptions {

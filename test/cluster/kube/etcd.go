@@ -63,6 +63,8 @@ func (o etcdOptions) config() (*embed.Config, error) {
 	config.PeerTLSInfo = config.ClientTLSInfo
 	config.UnsafeNoFsync = o.noFsync
 	config.LogLevel = "warn"
+	// Zero, which is what it is without etcd's own flags, calls every request slow in the log.
+	config.WarningUnaryRequestDuration = embed.DefaultWarningUnaryRequestDuration
 	config.AutoCompactionMode, config.AutoCompactionRetention = "revision", "1000"
 	return config, nil
 }

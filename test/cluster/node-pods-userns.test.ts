@@ -1,0 +1,3 @@
+import { podCases } from './node-pod-cases.ts';
+
+await podCases('userns');
