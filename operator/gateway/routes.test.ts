@@ -1,6 +1,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { REVISION_LABEL, route, target, type WatchedPod, type WatchedService } from './routes.ts';
+import { REVISION_LABEL } from '../manifests/labels.ts';
+import { route, target, type WatchedPod, type WatchedService } from './routes.ts';
 
 const it = suite('routes');
 

@@ -1,12 +1,9 @@
 /** From what the API server says of a service and its pods to where its requests may go. Pure: watched state in, route out. */
 import { PREDICTOR_PORT } from '../../trainer-image/contract.ts';
+import { InferenceServiceSpec } from '../api/inferenceservice.ts';
+import { REVISION_LABEL } from '../manifests/labels.ts';
 
-/** Label of a predictor pod: the service it belongs to, and its revision. */
-export const SERVICE_LABEL = 'fovea.dev/service';
-export const REVISION_LABEL = 'fovea.dev/revision';
-
-/** The gateway's own defaults, for a service that sets no limit. */
-const REQUEST_DEFAULTS = { maxBodyBytes: 20_971_520, timeoutSeconds: 30 };
+const REQUEST_DEFAULTS = InferenceServiceSpec.shape.request.unwrap().parse({});
 
 /** What is read of an InferenceService. */
 export interface WatchedService {

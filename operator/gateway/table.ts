@@ -1,6 +1,9 @@
 /** The routing table: follows services and pods as they are watched, and keeps one backend for each pod that takes requests. */
+import { COMPONENTS } from '../manifests/labels.ts';
 import { type Backend, type LiveRoute, openBackend } from './backends.ts';
-import { route, SERVICE_LABEL, type WatchedPod, type WatchedService } from './routes.ts';
+import { route, type WatchedPod, type WatchedService } from './routes.ts';
+
+const SERVICE_LABEL = COMPONENTS.inferenceservice.ownerLabel;
 
 export interface RoutingTable {
   find(namespace: string, name: string): LiveRoute | undefined;
