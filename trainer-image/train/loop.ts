@@ -135,6 +135,8 @@ export async function train(task: TrainTask, context: LoopContext): Promise<Trai
       { name: 'TrainLoss', value: position.lossSum / stepsPerEpoch },
       ...validate(engine, validationSplit),
     ];
+    const diverged = metrics.find(({ value }) => !Number.isFinite(value));
+    if (diverged) throw nonFiniteLoss(diverged.value, position.step, recipe.optimizer.learningRate);
     position.lossSum = 0;
     reporter.note(
       `epoch ${epoch + 1}/${recipe.epochs}  ${metrics.map((m) => `${m.name} ${m.value.toFixed(4)}`).join('  ')}`,
