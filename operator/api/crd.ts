@@ -8,7 +8,7 @@ import type { Kind } from './kinds.ts';
 import { GROUP, VERSION } from './object.ts';
 
 /** CEL of a node (x-kubernetes-validations). */
-interface Rule {
+export interface Rule {
   rule: string;
   message: string;
   /** The field that the API server names, below the node. */
@@ -36,7 +36,8 @@ export interface JsonSchema {
   properties?: Record<string, JsonSchema>;
   required?: string[];
   items?: JsonSchema;
-  additionalProperties?: JsonSchema;
+  /** False: there are no others than `properties`. */
+  additionalProperties?: JsonSchema | false;
   anyOf?: JsonSchema[];
   union?: Record<string, string | null>;
   unionRequired?: boolean;
