@@ -1,4 +1,7 @@
-/** Objects by key, as the server last told them, with indexes. Objects are shared by all readers: nobody may change one. */
+/**
+ * Objects by key, as the server last told them, with indexes. All readers share the objects, so they are frozen: whoever wants
+ * to change one copies it.
+ */
 import { type KubeObject, keyOf } from './resources.ts';
 
 export type Change<T> =
@@ -10,20 +13,19 @@ export type Change<T> =
 export type Indexer<T> = (object: T) => readonly string[];
 
 export interface ReadCache<T extends KubeObject> {
+  /** By `namespace/name`, or the name alone of an object without a namespace. */
   get(key: string): T | undefined;
   list(): T[];
-  /** Objects whose index `name` has `value`. */
+  /** Objects whose index `name` has `value`. Throws if there is no such index. */
   by(name: string, value: string): T[];
 }
 
 export class Cache<T extends KubeObject> implements ReadCache<T> {
   readonly #objects = new Map<string, T>();
-  readonly #indexers: Record<string, Indexer<T>>;
-  readonly #indexes = new Map<string, Map<string, Set<string>>>();
+  readonly #indexes: { name: string; of: Indexer<T>; keys: Map<string, Set<string>> }[];
 
   constructor(indexers: Record<string, Indexer<T>> = {}) {
-    this.#indexers = indexers;
-    for (const name of Object.keys(indexers)) this.#indexes.set(name, new Map());
+    this.#indexes = Object.entries(indexers).map(([name, of]) => ({ name, of, keys: new Map() }));
   }
 
   get(key: string): T | undefined {
@@ -35,27 +37,35 @@ export class Cache<T extends KubeObject> implements ReadCache<T> {
   }
 
   by(name: string, value: string): T[] {
-    const index = this.#indexes.get(name);
+    const index = this.#indexes.find((candidate) => candidate.name === name);
     if (!index) throw new Error(`there is no index ${name}`);
-    return [...(index.get(value) ?? [])].map((key) => this.#objects.get(key)!);
+    return [...(index.keys.get(value) ?? [])].map((key) => this.#objects.get(key)!);
   }
 
+  keys(): string[] {
+    return [...this.#objects.keys()];
+  }
+
+  /** Takes the object over and freezes it. */
   set(object: T): Change<T> {
     const key = keyOf(object);
     const before = this.#objects.get(key);
+    freeze(object);
+    // Before anything is changed: an indexer that throws must not leave an object half indexed.
+    const values = this.#indexes.map(({ of }) => of(object));
     if (before) this.#unindex(key, before);
     this.#objects.set(key, object);
-    for (const [name, indexer] of Object.entries(this.#indexers)) {
-      const index = this.#indexes.get(name)!;
-      for (const value of indexer(object)) {
-        const keys = index.get(value);
-        if (keys) keys.add(key);
-        else index.set(value, new Set([key]));
+    this.#indexes.forEach(({ keys }, i) => {
+      for (const value of values[i]) {
+        const found = keys.get(value);
+        if (found) found.add(key);
+        else keys.set(value, new Set([key]));
       }
-    }
+    });
     return { type: 'set', object, before };
   }
 
+  /** undefined: there was none. */
   delete(key: string): Change<T> | undefined {
     const object = this.#objects.get(key);
     if (!object) return undefined;
@@ -64,18 +74,19 @@ export class Cache<T extends KubeObject> implements ReadCache<T> {
     return { type: 'delete', object };
   }
 
-  keys(): string[] {
-    return [...this.#objects.keys()];
-  }
-
   #unindex(key: string, object: T): void {
-    for (const [name, indexer] of Object.entries(this.#indexers)) {
-      const index = this.#indexes.get(name)!;
-      for (const value of indexer(object)) {
-        const keys = index.get(value);
-        keys?.delete(key);
-        if (keys?.size === 0) index.delete(value);
+    for (const { of, keys } of this.#indexes) {
+      for (const value of of(object)) {
+        const found = keys.get(value);
+        found?.delete(key);
+        if (found?.size === 0) keys.delete(value);
       }
     }
   }
+}
+
+function freeze(value: unknown): void {
+  if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return;
+  Object.freeze(value);
+  for (const part of Object.values(value)) freeze(part);
 }

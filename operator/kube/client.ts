@@ -1,11 +1,11 @@
-/**
- * Requests to the API server over the credentials of @kubernetes/client-node. Objects are plain JSON: unknown fields are kept.
- */
-import { KubeConfig } from '@kubernetes/client-node';
-import { Agent, type Dispatcher, request } from 'undici';
+/** Requests to the API server. Objects are plain JSON: unknown fields are kept. */
+import { setTimeout as delay } from 'node:timers/promises';
+import type { KubeConfig } from '@kubernetes/client-node';
+import { type Dispatcher, request } from 'undici';
 import { backoff } from './backoff.ts';
-import { ApiError, isTransient, type Status } from './errors.ts';
-import { type KubeObject, type Resource, resourcePath } from './resources.ts';
+import { credentialsOf, loadConfig } from './credentials.ts';
+import { ApiError, ConnectionError, isTransient, type Status } from './errors.ts';
+import { apiVersionOf, type KubeObject, type Resource, resourcePath } from './resources.ts';
 
 export interface List<T> {
   metadata: { resourceVersion: string; continue?: string };
@@ -18,245 +18,258 @@ export interface WatchEvent<T> {
 }
 
 export interface Selection {
+  /** Absent: all. */
   namespace?: string;
   labelSelector?: string;
   fieldSelector?: string;
 }
 
-/** Called for each answer, and with code 0 for a connection that failed. */
+/** Called for each answer with the time to its headers, and with code 0 for a connection that failed. */
 export type RequestObserver = (verb: string, resource: string, code: number, seconds: number) => void;
 
+/**
+ * Every method throws ApiError for what the server refused and ConnectionError where no answer came. Reads and `apply` are
+ * tried again where that may help; the other writes only where the server says that it did nothing (429), since what is written
+ * must be decided again on what is there.
+ */
 export interface Client {
   readonly server: string;
   get<T extends KubeObject>(of: Resource, namespace: string | undefined, name: string): Promise<T>;
-  /** One page; see `Reflector` for whole lists. */
+  /** One page; `reflect` reads whole lists. */
   list<T extends KubeObject>(
     of: Resource,
     select: Selection,
     page?: { limit?: number; continue?: string },
+    signal?: AbortSignal,
   ): Promise<List<T>>;
   create<T extends KubeObject>(of: Resource, object: T): Promise<T>;
   /** Server-side apply; takes over fields that other managers hold. */
   apply<T extends KubeObject>(of: Resource, object: T, fieldManager: string): Promise<T>;
   /** JSON merge patch (RFC 7386). */
   patch<T extends KubeObject>(of: Resource, namespace: string | undefined, name: string, patch: object): Promise<T>;
+  /** Replaces all but the status; fails with Conflict if `metadata.resourceVersion` is given and not the present one. */
   replace<T extends KubeObject>(of: Resource, object: T): Promise<T>;
-  /** Replaces the status; fails with Conflict if `metadata.resourceVersion` is not the present one. */
+  /** Replaces the status; fails with Conflict if `metadata.resourceVersion` is given and not the present one. */
   replaceStatus<T extends KubeObject>(of: Resource, object: T): Promise<T>;
   /** Deletes, in the background with what it owns; `uid` guards against a later object of the same name. */
   delete(of: Resource, namespace: string | undefined, name: string, uid?: string): Promise<void>;
-  /** Events from `resourceVersion` on, until the server ends the stream, it breaks or `signal` aborts. */
+  /**
+   * Events after `resourceVersion`, until the server ends the stream (after about `seconds`), it breaks (ConnectionError) or
+   * `signal` aborts (its reason is thrown).
+   */
   watch<T extends KubeObject>(
     of: Resource,
     select: Selection,
     resourceVersion: string,
     signal: AbortSignal,
+    seconds?: number,
   ): AsyncGenerator<WatchEvent<T>>;
   /** GET of any path, as JSON. */
   raw(path: string): Promise<unknown>;
+  /** Ends all connections; what is under way fails. */
   close(): Promise<void>;
 }
 
 /** Time for a whole request that is no watch, in ms. */
 const TIMEOUT = 30_000;
-/** Seconds after which the server ends a watch by itself; it starts again from where it was. */
-const WATCH_SECONDS = 300;
-/** The server sends a bookmark about once a minute: a watch silent for longer is dead without knowing it. */
-const WATCH_SILENCE = 90_000;
-/** Tries of a request that may be repeated safely. */
+/** Tries of a request that may be repeated. */
 const TRIES = 4;
+/** Longest wait between two tries in ms, also if the server asks for more: whoever asked has a back-off of its own. */
+const LONGEST_WAIT = 5_000;
+/** A watch event in characters. etcd takes objects of 1.5 MiB; a stream without line ends must not fill the memory. */
+const LONGEST_LINE = 32 * 2 ** 20;
 
-/** kubeconfig by `file`, else $KUBECONFIG, in the cluster, or ~/.kube/config. */
-export function loadConfig(file?: string): KubeConfig {
-  const config = new KubeConfig();
-  if (file) config.loadFromFile(file);
-  else config.loadFromDefault();
-  return config;
+type Body = { type: string; value: unknown };
+
+interface Call {
+  /** As in metrics: get, list, watch, create, update, patch, apply, delete. */
+  verb: string;
+  /** Plural of the resource; `raw` for a path. */
+  resource: string;
+  method: Dispatcher.HttpMethod;
+  path: string;
+  body?: Body;
+  /** May be sent again although the server may have done it. Default: reads. */
+  repeatable?: boolean;
+  signal?: AbortSignal;
 }
 
+/** @throws Error if `config` names no cluster, or its credentials cannot be read */
 export async function connect(config: KubeConfig = loadConfig(), observe: RequestObserver = () => {}): Promise<Client> {
-  const cluster = config.getCurrentCluster();
-  if (!cluster) throw new Error('no cluster: set KUBECONFIG, or run inside a cluster');
-  const tls: { ca?: string | Buffer; cert?: string; key?: string; rejectUnauthorized?: boolean } = {};
-  await config.applyToHTTPSOptions(tls as never);
-  const agent = new Agent({
-    connect: {
-      ca: tls.ca,
-      cert: tls.cert,
-      key: tls.key,
-      rejectUnauthorized: tls.rejectUnauthorized !== false,
-      timeout: 10_000,
-    },
-    connections: 64,
-    // Streams are watched for silence here; headers of any answer come quickly.
-    bodyTimeout: 0,
-    headersTimeout: TIMEOUT,
-  });
+  const credentials = credentialsOf(config);
+  await credentials.access();
 
-  /** Read for each request: in a cluster the token is rotated. */
-  async function authorization(): Promise<Record<string, string>> {
-    const options = { headers: {} as Record<string, string> };
-    await config.applyToHTTPSOptions(options as never);
-    const value = options.headers.Authorization ?? options.headers.authorization;
-    return value ? { authorization: value } : {};
-  }
-
+  /** Resolves with an answer of success whose body is still to be read. */
   async function send(
-    verb: string,
-    name: string,
-    method: Dispatcher.HttpMethod,
-    path: string,
-    body: { type: string; value: unknown } | undefined,
+    { verb, resource, method, path, body }: Call,
     signal: AbortSignal,
   ): Promise<Dispatcher.ResponseData> {
+    const { dispatcher, headers } = await credentials.access();
     const started = performance.now();
-    const done = (code: number) => observe(verb, name, code, (performance.now() - started) / 1000);
+    const done = (code: number) => observe(verb, resource, code, (performance.now() - started) / 1000);
     let response: Dispatcher.ResponseData;
     try {
-      response = await request(`${cluster!.server}${path}`, {
-        dispatcher: agent,
+      response = await request(credentials.server + path, {
+        dispatcher,
         method,
         headers: {
           accept: 'application/json',
           'user-agent': 'fovea',
           ...(body ? { 'content-type': body.type } : {}),
-          ...(await authorization()),
+          ...headers,
         },
         body: body ? JSON.stringify(body.value) : null,
         signal,
       });
     } catch (error) {
       done(0);
-      throw signal.aborted && signal.reason instanceof Error ? signal.reason : error;
+      throw signal.aborted ? signal.reason : new ConnectionError(`${method} ${path}`, error);
     }
     done(response.statusCode);
-    if (response.statusCode < 300) return response;
-    const text = await response.body.text();
-    let status: Status;
-    try {
-      status = JSON.parse(text) as Status;
-    } catch {
-      status = { message: text.slice(0, 500) };
-    }
-    const retryAfter = Number(response.headers['retry-after']);
-    throw new ApiError(
-      `${method} ${path}`,
-      response.statusCode,
-      status,
-      Number.isFinite(retryAfter) ? retryAfter : undefined,
-    );
+    if (response.statusCode >= 200 && response.statusCode < 300) return response;
+    if (response.statusCode === 401) credentials.refused();
+    throw await refusal(`${method} ${path}`, response);
   }
 
-  /** `repeat`: the request may be sent again after an answer that was lost. */
-  async function json<T>(
-    verb: string,
-    of: Resource | undefined,
-    method: Dispatcher.HttpMethod,
-    path: string,
-    body?: { type: string; value: unknown },
-    repeat = method === 'GET',
-  ): Promise<T> {
-    for (let attempt = 1; ; attempt++) {
+  async function once<T>(call: Call): Promise<T> {
+    const name = `${call.method} ${call.path}`;
+    const limit = new AbortController();
+    const abort = () => limit.abort(call.signal?.reason);
+    const timer = setTimeout(() => {
+      limit.abort(new ConnectionError(name, new Error(`no whole answer within ${TIMEOUT / 1000} s`)));
+    }, TIMEOUT);
+    call.signal?.addEventListener('abort', abort);
+    if (call.signal?.aborted) abort();
+    try {
+      const response = await send(call, limit.signal);
       try {
-        const response = await send(verb, of?.plural ?? 'raw', method, path, body, AbortSignal.timeout(TIMEOUT));
         return (await response.body.json()) as T;
       } catch (error) {
-        // 429 is said before anything was done, so that any request may be repeated.
-        const again = isTransient(error) && (repeat || (error instanceof ApiError && error.code === 429));
-        if (!again || attempt === TRIES) throw error;
-        const asked = error instanceof ApiError ? error.retryAfterSeconds : undefined;
-        await new Promise((resolve) => setTimeout(resolve, asked ? asked * 1000 : backoff(attempt, 100, 2000)));
+        throw limit.signal.aborted ? limit.signal.reason : new ConnectionError(name, error);
+      }
+    } finally {
+      clearTimeout(timer);
+      call.signal?.removeEventListener('abort', abort);
+    }
+  }
+
+  async function json<T>(call: Call): Promise<T> {
+    const repeatable = call.repeatable ?? call.method === 'GET';
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await once<T>(call);
+      } catch (error) {
+        const refused = error instanceof ApiError ? error : undefined;
+        // Said before anything was done: 429, and once 401, after which the credentials are read again.
+        const untouched = refused?.code === 429 || (refused?.code === 401 && attempt === 1);
+        if (attempt === TRIES || !(untouched || (repeatable && isTransient(error)))) throw error;
+        const asked = (refused?.retryAfterSeconds ?? 0) * 1000;
+        await delay(Math.min(LONGEST_WAIT, asked || backoff(attempt, 100, LONGEST_WAIT)), undefined, {
+          signal: call.signal,
+        });
       }
     }
   }
 
-  const query = (values: Record<string, string | number | undefined>) => {
-    const pairs = Object.entries(values).filter(([, value]) => value !== undefined && value !== '');
-    return pairs.length === 0
-      ? ''
-      : `?${new URLSearchParams(pairs.map(([key, value]): [string, string] => [key, String(value)]))}`;
-  };
-  const of = (object: KubeObject) => [object.metadata?.namespace, object.metadata?.name ?? ''] as const;
-  const JSON_TYPE = 'application/json';
+  const call = (verb: string, of: Resource, method: Dispatcher.HttpMethod, path: string, body?: Body): Call => ({
+    verb,
+    resource: of.plural,
+    method,
+    path,
+    body,
+  });
+  const at = (of: Resource, object: KubeObject, subresource?: string) =>
+    resourcePath(of, object.metadata?.namespace, object.metadata?.name ?? '', subresource);
 
   return {
-    server: cluster.server,
-    get: (kind, namespace, name) => json('get', kind, 'GET', resourcePath(kind, namespace, name)),
-    list: (kind, { namespace, ...select }, page = {}) =>
-      json('list', kind, 'GET', resourcePath(kind, namespace) + query({ ...select, ...page })),
-    create: (kind, object) =>
-      json('create', kind, 'POST', resourcePath(kind, object.metadata?.namespace), { type: JSON_TYPE, value: object }),
-    apply: (kind, object, fieldManager) =>
-      json(
-        'apply',
-        kind,
-        'PATCH',
-        resourcePath(kind, ...of(object)) + query({ fieldManager, force: 'true' }),
-        { type: 'application/apply-patch+yaml', value: object },
-        true,
-      ),
-    patch: (kind, namespace, name, patch) =>
-      json('patch', kind, 'PATCH', resourcePath(kind, namespace, name), {
-        type: 'application/merge-patch+json',
-        value: patch,
-      }),
-    replace: (kind, object) =>
-      json('update', kind, 'PUT', resourcePath(kind, ...of(object)), { type: JSON_TYPE, value: object }),
-    replaceStatus: (kind, object) =>
-      json('update', kind, 'PUT', resourcePath(kind, ...of(object), 'status'), { type: JSON_TYPE, value: object }),
-    delete: async (kind, namespace, name, uid) => {
-      await json('delete', kind, 'DELETE', resourcePath(kind, namespace, name), {
-        type: JSON_TYPE,
-        value: { propagationPolicy: 'Background', ...(uid ? { preconditions: { uid } } : {}) },
-      });
+    server: credentials.server,
+    get: (of, namespace, name) => json(call('get', of, 'GET', resourcePath(of, namespace, name))),
+    async list<T extends KubeObject>(
+      of: Resource,
+      { namespace, ...select }: Selection,
+      page = {},
+      signal?: AbortSignal,
+    ) {
+      const path = resourcePath(of, namespace) + query({ ...select, ...page });
+      const list = await json<List<T>>({ ...call('list', of, 'GET', path), signal });
+      // The server leaves out of items what the list says once.
+      for (const item of list.items) Object.assign(item, { apiVersion: apiVersionOf(of), kind: of.kind });
+      return list;
     },
-    watch: async function* <T extends KubeObject>(
-      kind: Resource,
+    create: (of, object) =>
+      json(
+        call('create', of, 'POST', resourcePath(of, object.metadata?.namespace), { type: JSON_TYPE, value: object }),
+      ),
+    apply: (of, object, fieldManager) => {
+      const path = at(of, object) + query({ fieldManager, force: 'true' });
+      const body = { type: 'application/apply-patch+yaml', value: object };
+      return json({ ...call('apply', of, 'PATCH', path, body), repeatable: true });
+    },
+    patch: (of, namespace, name, patch) => {
+      const body = { type: 'application/merge-patch+json', value: patch };
+      return json(call('patch', of, 'PATCH', resourcePath(of, namespace, name), body));
+    },
+    replace: (of, object) => json(call('update', of, 'PUT', at(of, object), { type: JSON_TYPE, value: object })),
+    replaceStatus: (of, object) =>
+      json(call('update', of, 'PUT', at(of, object, 'status'), { type: JSON_TYPE, value: object })),
+    delete: async (of, namespace, name, uid) => {
+      const value = { propagationPolicy: 'Background', ...(uid ? { preconditions: { uid } } : {}) };
+      await json(call('delete', of, 'DELETE', resourcePath(of, namespace, name), { type: JSON_TYPE, value }));
+    },
+    async *watch<T extends KubeObject>(
+      of: Resource,
       { namespace, ...select }: Selection,
       resourceVersion: string,
       signal: AbortSignal,
+      seconds?: number,
     ): AsyncGenerator<WatchEvent<T>> {
       const path =
-        resourcePath(kind, namespace) +
-        query({
-          ...select,
-          watch: 'true',
-          allowWatchBookmarks: 'true',
-          resourceVersion,
-          timeoutSeconds: WATCH_SECONDS,
-        });
-      const silence = new AbortController();
-      const quiet = () => silence.abort(new Error(`watch of ${kind.plural}: silent for ${WATCH_SILENCE / 1000} s`));
-      let timer = setTimeout(quiet, WATCH_SILENCE);
+        resourcePath(of, namespace) +
+        query({ ...select, watch: 'true', allowWatchBookmarks: 'true', resourceVersion, timeoutSeconds: seconds });
+      const response = await send(call('watch', of, 'GET', path), signal);
       try {
-        const response = await send(
-          'watch',
-          kind.plural,
-          'GET',
-          path,
-          undefined,
-          AbortSignal.any([signal, silence.signal]),
-        );
-        let rest = '';
-        const decoder = new TextDecoder();
-        for await (const chunk of response.body) {
-          clearTimeout(timer);
-          timer = setTimeout(quiet, WATCH_SILENCE);
-          rest += decoder.decode(chunk as Uint8Array, { stream: true });
-          let end = rest.indexOf('\n');
-          while (end >= 0) {
-            const line = rest.slice(0, end);
-            rest = rest.slice(end + 1);
-            if (line.trim() !== '') yield JSON.parse(line) as WatchEvent<T>;
-            end = rest.indexOf('\n');
-          }
-        }
-      } finally {
-        clearTimeout(timer);
-        silence.abort();
+        for await (const line of lines(response.body)) yield JSON.parse(line) as WatchEvent<T>;
+      } catch (error) {
+        throw signal.aborted ? signal.reason : new ConnectionError(`watch ${path}`, error);
       }
     },
-    raw: (path) => json('get', undefined, 'GET', path),
-    close: () => agent.destroy(),
+    raw: (path) => json({ verb: 'get', resource: 'raw', method: 'GET', path }),
+    close: () => credentials.close(),
   };
+}
+
+const JSON_TYPE = 'application/json';
+
+function query(values: Record<string, string | number | undefined>): string {
+  const parameters = new URLSearchParams();
+  for (const [name, value] of Object.entries(values)) {
+    if (value !== undefined && value !== '') parameters.set(name, String(value));
+  }
+  return parameters.size === 0 ? '' : `?${parameters}`;
+}
+
+/** The error an answer without success stands for. What is no metav1.Status (a proxy's page) becomes its message. */
+async function refusal(name: string, { statusCode, headers, body }: Dispatcher.ResponseData): Promise<ApiError> {
+  const text = await body.text().catch(() => '');
+  let status: Status;
+  try {
+    status = JSON.parse(text) as Status;
+    if (typeof status !== 'object' || status === null) throw new SyntaxError();
+  } catch {
+    status = { message: text.slice(0, 500) || 'no message' };
+  }
+  const retryAfter = Number(headers['retry-after'] ?? Number.NaN);
+  return new ApiError(name, statusCode, status, Number.isFinite(retryAfter) ? retryAfter : undefined);
+}
+
+/** Whole lines of a stream; a last one without an end was cut, and is left out. */
+async function* lines(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<string> {
+  const decoder = new TextDecoder();
+  let rest = '';
+  for await (const chunk of chunks) {
+    const parts = (rest + decoder.decode(chunk, { stream: true })).split('\n');
+    rest = parts.pop() ?? '';
+    if (rest.length > LONGEST_LINE) throw new Error(`an event of more than ${LONGEST_LINE} characters`);
+    for (const line of parts) if (line.trim() !== '') yield line;
+  }
 }

@@ -1,6 +1,10 @@
-/** Kubernetes Events: the same thing said again about the same object raises a count instead of making another. */
+/**
+ * Kubernetes Events: the same thing said again about the same object raises a count instead of making another, also after a
+ * restart, since an Event's name comes from what it says.
+ */
+import { createHash } from 'node:crypto';
 import type { Client } from './client.ts';
-import { isNotFound } from './errors.ts';
+import { isAlreadyExists, isNotFound } from './errors.ts';
 import { EVENTS, type KubeObject } from './resources.ts';
 
 export interface EventText {
@@ -10,70 +14,127 @@ export interface EventText {
   message: string;
 }
 
+type About = KubeObject & { apiVersion: string; kind: string };
+
 export interface Recorder {
-  /** Never throws and never waits: an event that cannot be written is dropped. */
-  record(about: KubeObject & { apiVersion: string; kind: string }, event: EventText): void;
+  /** Never throws and never waits: an event that cannot be written, or is one of too many, is dropped. */
+  record(about: About, event: EventText): void;
   /** Resolves when what was recorded so far is written or dropped. */
   flush(): Promise<void>;
 }
 
-/** Events remembered for aggregation. */
+/** Texts, and objects, remembered. */
 const MEMORY = 4096;
 /** Events that may wait to be written; more are dropped, since the API server is away or overloaded. */
 const BACKLOG = 1000;
-const MESSAGE_LENGTH = 1024;
+/** Writes about one object: so many at once, and one more each so many ms. What is over that is only counted. */
+const BURST = 25;
+const REFILL = 60_000;
+/** As the API server has it, in characters. */
+const LONGEST_MESSAGE = 1024;
 
+/** One text about one object. */
+interface Told {
+  event: KubeObject & { count: number; firstTimestamp: string; lastTimestamp: string };
+  /** The server has it. */
+  written: boolean;
+  /** Waits to be written. */
+  queued: boolean;
+}
+
+/** @param component who says it, as `kubectl describe` shows it under From */
 export function createRecorder(client: Client, component: string, onError: (error: unknown) => void): Recorder {
-  const known = new Map<string, { name: string; namespace: string; count: number }>();
-  let last: Promise<void> = Promise.resolve();
-  let waiting = 0;
+  const told = new Map<string, Told>();
+  const budgets = new Map<string, { writes: number; at: number }>();
+  const backlog: Told[] = [];
+  let writing: Promise<void> | undefined;
 
-  async function write(about: KubeObject & { apiVersion: string; kind: string }, event: EventText): Promise<void> {
-    const { namespace = 'default', name = '', uid } = about.metadata ?? {};
-    const now = new Date().toISOString();
-    const identity = [uid, event.type, event.reason, event.message].join('\0');
-    const earlier = known.get(identity);
-    if (earlier) {
-      known.delete(identity); // to the end: the least recent is forgotten first
-      known.set(identity, earlier);
-      earlier.count += 1;
+  function mayWrite(uid: string): boolean {
+    const now = performance.now();
+    const budget = budgets.get(uid) ?? { writes: BURST, at: now };
+    const writes = Math.min(BURST, budget.writes + (now - budget.at) / REFILL);
+    remember(budgets, uid, { writes: writes >= 1 ? writes - 1 : writes, at: now });
+    return writes >= 1;
+  }
+
+  async function write(entry: Told): Promise<void> {
+    const { event } = entry;
+    const { namespace, name = '' } = event.metadata ?? {};
+    const again = () =>
+      client.patch(EVENTS, namespace, name, { count: event.count, lastTimestamp: event.lastTimestamp });
+    if (entry.written) {
       try {
-        await client.patch(EVENTS, earlier.namespace, earlier.name, { count: earlier.count, lastTimestamp: now });
+        await again();
         return;
       } catch (error) {
-        if (!isNotFound(error)) throw error; // events expire; then a new one is made
+        if (!isNotFound(error)) throw error; // events expire; then it is made anew
       }
     }
-    const eventName = `${name}.${process.hrtime.bigint().toString(16)}`;
-    await client.create(EVENTS, {
-      apiVersion: 'v1',
-      kind: 'Event',
-      metadata: { name: eventName, namespace },
-      involvedObject: { apiVersion: about.apiVersion, kind: about.kind, name, namespace, uid },
-      type: event.type,
-      reason: event.reason,
-      message: event.message.slice(0, MESSAGE_LENGTH),
-      source: { component },
-      reportingComponent: component,
-      count: 1,
-      firstTimestamp: now,
-      lastTimestamp: now,
-    } as KubeObject);
-    known.set(identity, { name: eventName, namespace, count: 1 });
-    if (known.size > MEMORY) known.delete(known.keys().next().value!);
+    try {
+      await client.create(EVENTS, event);
+    } catch (error) {
+      if (!isAlreadyExists(error)) throw error;
+      // Said before this process began.
+      const earlier = await client.get<Told['event']>(EVENTS, namespace, name);
+      event.count += earlier.count ?? 1;
+      entry.written = true;
+      await again();
+    }
+    entry.written = true;
+  }
+
+  async function drain(): Promise<void> {
+    for (let entry = backlog.shift(); entry; entry = backlog.shift()) {
+      entry.queued = false;
+      try {
+        await write(entry);
+      } catch (error) {
+        onError(error);
+      }
+    }
+    writing = undefined;
   }
 
   return {
-    record(about, event) {
-      if (waiting >= BACKLOG) return;
-      waiting += 1;
-      last = last
-        .then(() => write(about, event))
-        .catch(onError)
-        .finally(() => {
-          waiting -= 1;
-        });
+    record(about, { type, reason, message }) {
+      const { namespace = 'default', name = '', uid = '', resourceVersion } = about.metadata ?? {};
+      const identity = createHash('sha256').update([uid, type, reason, message].join('\0')).digest('hex').slice(0, 16);
+      const now = new Date().toISOString().replace(/\.\d+Z$/, 'Z');
+      const entry = told.get(identity) ?? {
+        event: {
+          apiVersion: 'v1',
+          kind: 'Event',
+          metadata: { name: `${name.slice(0, 200).replace(/\W+$/, '')}.${identity}`, namespace },
+          involvedObject: { apiVersion: about.apiVersion, kind: about.kind, name, namespace, uid, resourceVersion },
+          type,
+          reason,
+          message: message.length > LONGEST_MESSAGE ? `${message.slice(0, LONGEST_MESSAGE - 1)}…` : message,
+          source: { component },
+          reportingComponent: component,
+          count: 0,
+          firstTimestamp: now,
+          lastTimestamp: now,
+        } as Told['event'],
+        written: false,
+        queued: false,
+      };
+      remember(told, identity, entry);
+      entry.event.count += 1;
+      entry.event.lastTimestamp = now;
+      if (entry.queued || backlog.length >= BACKLOG || !mayWrite(uid)) return;
+      entry.queued = true;
+      backlog.push(entry);
+      writing ??= drain();
     },
-    flush: () => last,
+    flush: async () => {
+      await writing;
+    },
   };
+}
+
+/** Sets the key as the latest; forgets the earliest if there are too many. */
+function remember<V>(map: Map<string, V>, key: string, value: V): void {
+  map.delete(key);
+  map.set(key, value);
+  if (map.size > MEMORY) map.delete(map.keys().next().value!);
 }

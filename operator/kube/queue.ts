@@ -5,56 +5,59 @@
 import { backoff } from './backoff.ts';
 
 export interface QueueOptions {
-  /** First delay after a failure in ms; doubles with each. */
+  /** Longest delay after the first failure in ms; doubles with each. Default 20. */
   baseDelay?: number;
+  /** In ms. Default 60,000. */
   maxDelay?: number;
-  now?: () => number;
 }
 
 export class Queue {
+  /** Keys to give out, in the order in which they came. */
   readonly #ready: string[] = [];
-  /** Keys that wait or must run again, with the time they were added. */
+  /** Keys that wait or must run again, with the time (ms) they were added. */
   readonly #dirty = new Map<string, number>();
+  /** Keys in work. */
   readonly #processing = new Set<string>();
   readonly #delayed = new Map<string, { at: number; timer: NodeJS.Timeout }>();
   readonly #failures = new Map<string, number>();
   readonly #takers: ((key: string | undefined) => void)[] = [];
-  readonly #options: Required<QueueOptions>;
+  readonly #baseDelay: number;
+  readonly #maxDelay: number;
   #closed = false;
   #idle: (() => void)[] = [];
 
-  constructor(options: QueueOptions = {}) {
-    this.#options = { baseDelay: 20, maxDelay: 60_000, now: () => performance.now(), ...options };
+  constructor({ baseDelay = 20, maxDelay = 60_000 }: QueueOptions = {}) {
+    this.#baseDelay = baseDelay;
+    this.#maxDelay = maxDelay;
   }
 
   add(key: string): void {
     if (this.#closed || this.#dirty.has(key)) return;
-    this.#dirty.set(key, this.#options.now());
+    this.#dirty.set(key, performance.now());
     if (this.#processing.has(key)) return;
     this.#ready.push(key);
     this.#handOut();
   }
 
-  /** Adds the key in `ms`; of two such calls the earlier time counts. */
+  /** Adds the key in `ms`; of several such calls the earliest time counts. */
   addAfter(key: string, ms: number): void {
     if (this.#closed) return;
-    if (ms <= 0) {
+    if (!(ms > 0)) {
       this.add(key);
       return;
     }
-    const at = this.#options.now() + ms;
+    // What a timer can hold (25 days) is longer than any delay that is meant.
+    const wait = Math.min(ms, 2 ** 31 - 1);
+    const at = performance.now() + wait;
     const earlier = this.#delayed.get(key);
     if (earlier) {
       if (earlier.at <= at) return;
       clearTimeout(earlier.timer);
     }
-    const timer = setTimeout(
-      () => {
-        this.#delayed.delete(key);
-        this.add(key);
-      },
-      Math.min(ms, 2 ** 31 - 1),
-    );
+    const timer = setTimeout(() => {
+      this.#delayed.delete(key);
+      this.add(key);
+    }, wait);
     this.#delayed.set(key, { at, timer });
   }
 
@@ -62,11 +65,10 @@ export class Queue {
   addFailed(key: string): void {
     const failures = (this.#failures.get(key) ?? 0) + 1;
     this.#failures.set(key, failures);
-    const ceiling = Math.min(this.#options.maxDelay, this.#options.baseDelay * 2 ** Math.min(failures - 1, 30));
-    // Half fixed, half drawn: it must rise, and those that failed together must part.
-    this.addAfter(key, ceiling / 2 + backoff(1, ceiling / 2, ceiling / 2));
+    this.addAfter(key, backoff(failures, this.#baseDelay, this.#maxDelay));
   }
 
+  /** The key's next failure counts as the first. */
   forget(key: string): void {
     this.#failures.delete(key);
   }
@@ -86,29 +88,30 @@ export class Queue {
       this.#ready.push(key);
       this.#handOut();
     }
-    if (this.#processing.size === 0) {
-      for (const resolve of this.#idle.splice(0)) resolve();
-    }
+    if (this.#processing.size === 0) for (const resolve of this.#idle.splice(0)) resolve();
   }
 
-  /** Gives out nothing more; resolves when what is in work is done. */
+  /** Gives out nothing more and forgets what waits; resolves when what is in work is done. */
   async close(): Promise<void> {
     this.#closed = true;
     for (const { timer } of this.#delayed.values()) clearTimeout(timer);
     this.#delayed.clear();
+    this.#ready.length = 0;
     for (const resolve of this.#takers.splice(0)) resolve(undefined);
     if (this.#processing.size > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
   }
 
-  /** Keys that wait. */
+  /** Keys that wait for a worker. */
   depth(): number {
     return this.#ready.length;
   }
 
   /** Seconds the longest waiting key has waited. */
   age(): number {
-    const oldest = Math.min(...this.#ready.map((key) => this.#dirty.get(key) ?? Infinity));
-    return Number.isFinite(oldest) ? (this.#options.now() - oldest) / 1000 : 0;
+    const now = performance.now();
+    let oldest = now;
+    for (const key of this.#ready) oldest = Math.min(oldest, this.#dirty.get(key) ?? now);
+    return (now - oldest) / 1000;
   }
 
   #handOut(): void {

@@ -75,10 +75,14 @@ export function splitKey(key: string): { namespace: string; name: string } {
 }
 
 /**
- * Orders two resourceVersions: below 0 if `a` is the older. Kubernetes promises since 1.35 that they are numbers that rise
- * (KEP-5504), and every server on etcd has always done so. 0 (not known to be older) if one is no number.
+ * Orders two resourceVersions: below 0 if `a` is the older. Kubernetes promises since 1.35 that they are decimal numbers that
+ * rise (KEP-5504), and every server on etcd has always kept to it.
+ *
+ * @throws Error if one is no number
  */
 export function compareVersions(a: string | undefined, b: string | undefined): number {
-  if (!a || !b || !/^\d+$/.test(a) || !/^\d+$/.test(b)) return 0;
-  return a.length - b.length || (a < b ? -1 : a > b ? 1 : 0);
+  for (const version of [a, b]) {
+    if (!version || !/^\d+$/.test(version)) throw new Error(`resourceVersion ${JSON.stringify(version)} is no number`);
+  }
+  return a!.length - b!.length || (a! < b! ? -1 : a! > b! ? 1 : 0);
 }

@@ -67,30 +67,21 @@ const byOwner = {
 };
 
 export function openWorld({ client, namespaces, wake, onError, observe }: WorldOptions): World {
-  const reflectors: Reflector<KubeObject>[] = [];
+  const reflectors: Omit<Reflector<KubeObject>, 'cache'>[] = [];
 
   function view<T extends KubeObject>(
     options: Omit<ReflectorOptions<T>, 'onChange' | 'onError'> & { onChange: (change: Change<T>) => void },
   ): View<T> {
-    const places = namespaces.length === 0 ? [undefined] : namespaces;
-    const own = places.map((namespace) =>
-      reflect<T>(client, {
-        ...options,
-        select: { ...options.select, ...(namespace ? { namespace } : {}) },
-        onError: (error) => onError(options.resource.plural, error),
-        observe,
-      }),
-    );
-    reflectors.push(...(own as unknown as Reflector<KubeObject>[]));
+    const reflector = reflect<T>(client, {
+      ...options,
+      namespaces,
+      onError: (error) => onError(options.resource.plural, error),
+      observe,
+    });
+    reflectors.push(reflector);
     return {
-      get: (namespace, name) => {
-        for (const { cache } of own) {
-          const found = cache.get(`${namespace}/${name}`);
-          if (found) return found;
-        }
-        return undefined;
-      },
-      by: (index, value) => own.flatMap(({ cache }) => cache.by(index, value)),
+      get: (namespace, name) => reflector.cache.get(`${namespace}/${name}`),
+      by: (index, value) => reflector.cache.by(index, value),
     };
   }
 
