@@ -124,10 +124,11 @@ export async function train(task: TrainTask, context: LoopContext): Promise<Trai
       const metrics = [{ name: 'TrainLoss', value: position.lossSum / (i + 1) }, ...(position.best?.metrics ?? [])];
       reporter.report(meter(epoch + 1, recipe.epochs, position.step, dropRepeated(metrics)));
       await new Promise(setImmediate); // messages and signals are taken in here; the engine itself blocks
-      if (signal.aborted || (!lastOfEpoch && performance.now() - savedAt > task.checkpoints.everySeconds * 1000)) {
-        if (!lastOfEpoch) await save();
+      const due = performance.now() - savedAt > task.checkpoints.everySeconds * 1000;
+      if (!lastOfEpoch && (due || signal.aborted)) {
+        await save();
         savedAt = performance.now();
-        if (!lastOfEpoch) signal.throwIfAborted();
+        signal.throwIfAborted();
       }
     }
 
