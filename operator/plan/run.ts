@@ -226,7 +226,7 @@ export function planRun<Object extends RunObject, Resolved>(
         { ...started, attempt },
       );
     }
-    const run = `${object.metadata.uid}/${digest.slice('sha256:'.length, 'sha256:'.length + 16)}`;
+    const run = `${object.metadata.uid}-${digest.slice('sha256:'.length, 'sha256:'.length + 16)}`;
     plan.create.push(
       runJob({
         component: kind.component,
