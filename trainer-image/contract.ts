@@ -264,6 +264,15 @@ export const Model = z
         'First layers: `Small` is a 3×3 convolution (small pictures), `Large` 7×7 with stride 2 and max pooling, `Auto` is `Small` up to 64 pixels. ResNet20 has only `Small`.',
       ),
   })
+  .meta({
+    rules: [
+      {
+        rule: "!(self.name == 'ResNet20' && has(self.stem) && self.stem == 'Large')",
+        message: 'ResNet20 has only Small',
+        fieldPath: '.stem',
+      },
+    ],
+  })
   .describe('The network.');
 export type Model = z.infer<typeof Model>;
 

@@ -89,6 +89,14 @@ it('has no rule in a status, so that what was seen can always be written', () =>
   assert.is(status.properties?.a.description, 'A.');
 });
 
+it('requires of a status only the fields of what is in a list', () => {
+  const one = z.strictObject({ name: z.string().max(9).describe('Name.') });
+  const both = z.strictObject({ one: one.describe('One.'), many: z.array(one).max(3).describe('Many.') });
+  const { required, properties } = schemaOf(both, 'status');
+  assert.equal([required, properties?.one.required], [undefined, undefined]);
+  assert.equal(properties?.many.items?.required, ['name']);
+});
+
 /** Follows `.a.b[?(...)].c` down a schema. */
 function at(schema: Schema, path: string): Schema | undefined {
   const parts = path

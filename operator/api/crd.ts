@@ -83,8 +83,8 @@ export function defaultInWords(source: JsonSchema): string | undefined {
 }
 
 /**
- * One node and all below it. In a `status` nothing is refused but wrong types, and no default is told: the operator writes it
- * in full, and a rule could only keep it from saying what it saw.
+ * One node and all below it. In a `status` there are no rules, and no default is told: the operator writes it, and a rule
+ * could only keep it from saying what it saw.
  *
  * @throws Error with the path of a node that is unbounded, undescribed, or has no place in a structural schema
  */
@@ -104,7 +104,9 @@ export function openApi(source: JsonSchema, path: string, part: 'spec' | 'status
         throw new Error(`${path}.${name}: needs a description`);
       node.properties[name] = openApi(property, `${path}.${name}`, part);
     }
-    const required = source.required?.filter((name) => source.properties?.[name].default === undefined) ?? [];
+    // What an earlier version wrote in part (`resolved`) stays valid; items of lists are written as a whole, and have keys.
+    const whole = part === 'spec' || path.endsWith('[]');
+    const required = source.required?.filter((name) => whole && source.properties?.[name].default === undefined) ?? [];
     if (required.length > 0) node.required = required;
   } else if (source.type === 'object') {
     if (!source.additionalProperties) throw new Error(`${path}: an object needs properties, or is a map`);

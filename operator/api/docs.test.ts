@@ -44,7 +44,9 @@ function reasonsGiven(): Set<string> {
     .filter((file) => !file.endsWith('.test.ts'))
     .map((file) => readFileSync(path.join(OPERATOR, file), 'utf8'));
   const found = sources.flatMap((source) => [
-    ...[...source.matchAll(/\b(?:progressing|waiting|stalled|suspended|ready)\(\s*([^;]*?),/g)].map((match) => match[1]),
+    ...[...source.matchAll(/\b(?:progressing|waiting|stalled|suspended|ready)\(\s*([^;]*?),/g)].map(
+      (match) => match[1],
+    ),
     ...[...source.matchAll(/(?:reason|doneReason): ([^,\n]*)/g)].map((match) => match[1]),
   ]);
   return new Set(found.flatMap((text) => [...text.matchAll(/'([A-Z][A-Za-z]+)'/g)].map((match) => match[1])));
@@ -53,7 +55,15 @@ function reasonsGiven(): Set<string> {
 it('explains every reason that the operator gives', () => {
   const explained = new Set(Object.values(REASONS).flatMap((reasons) => reasons.map(({ reason }) => reason)));
   // Reasons of Events and of conditions beside Ready, and the last resorts for a Job that says nothing of itself.
-  const elsewhere = ['ReplicasReady', 'NoReadyReplica', 'RevisionServing', 'Error', 'Failed', 'JobFailed', 'ReplicaFailure'];
+  const elsewhere = [
+    'ReplicasReady',
+    'NoReadyReplica',
+    'RevisionServing',
+    'Error',
+    'Failed',
+    'JobFailed',
+    'ReplicaFailure',
+  ];
   const given = reasonsGiven();
   assert.ok(given.size > 15, `found only ${[...given]}`);
   assert.equal(
