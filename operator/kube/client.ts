@@ -113,7 +113,8 @@ export async function connect(config: KubeConfig = loadConfig(), observe: Reques
         dispatcher,
         method,
         headers: {
-          accept: 'application/json',
+          // The API server's keys have a type of their own (application/jwk-set+json).
+          accept: 'application/json, application/jwk-set+json;q=0.9',
           'user-agent': 'fovea',
           ...(body ? { 'content-type': body.type } : {}),
           ...headers,
