@@ -14,6 +14,7 @@ import { kubectlBinaries, processNodeBinary } from './build.ts';
 import { type ControlPlane, startControlPlane } from './controlplane.ts';
 import { keyFile } from './credentials.ts';
 import { freePorts } from './ports.ts';
+import { request } from './requests.ts';
 
 /** The user nobody, on every Linux. */
 const UNPRIVILEGED = 65534;
@@ -28,6 +29,16 @@ export const IMAGES = {
   shell: { command: ['/bin/sh', '-c'] },
   python: { command: [PYTHON, '-u', '-c'] },
 };
+
+/** Where the API server has the kinds that tests wait for. Asked directly: a kubectl for each look is most of a test's time. */
+const PATHS = {
+  node: '/api/v1/nodes',
+  pod: '/api/v1/namespaces/default/pods',
+  pvc: '/api/v1/namespaces/default/persistentvolumeclaims',
+  serviceaccount: '/api/v1/namespaces/default/serviceaccounts',
+  job: '/apis/batch/v1/namespaces/default/jobs',
+};
+export type Kind = keyof typeof PATHS;
 
 /** A Kubernetes object, as kubectl shows it. */
 // biome-ignore lint/suspicious/noExplicitAny: tests reach deep into objects of every kind
@@ -46,12 +57,14 @@ export interface NodeCluster extends AsyncDisposable {
   node: ChildProcess;
   /** Runs kubectl; `input` is its stdin. Never throws for an exit code. */
   kubectl(args: readonly string[], input?: string): Promise<Ran>;
-  /** kubectl as a process that goes on, such as `logs -f`. */
-  follow(args: readonly string[]): ChildProcess;
+  /** kubectl as a process that goes on, such as `logs -f`; on request with a terminal of its own, as in somebody's shell. */
+  follow(args: readonly string[], options?: { terminal?: boolean }): ChildProcess;
   apply(...objects: KubeObject[]): Promise<void>;
-  get(kind: string, name: string): Promise<KubeObject>;
+  get(kind: Kind, name: string): Promise<KubeObject>;
+  /** The objects that kubectl's options select. */
+  list(...args: string[]): Promise<KubeObject[]>;
   /** The object once `is` holds for it. Throws with the object as it was last. */
-  until(kind: string, name: string, is: (object: KubeObject) => unknown): Promise<KubeObject>;
+  until(kind: Kind, name: string, is: (object: KubeObject) => unknown): Promise<KubeObject>;
   /** A pod once all of it has ended. */
   finished(name: string): Promise<KubeObject>;
   logs(pod: string, ...args: string[]): Promise<string>;
@@ -102,6 +115,11 @@ export async function startNodeCluster(mountMode: 'userns' | 'rewrite'): Promise
     if (ran.code !== 0) throw new Error(`kubectl ${args.join(' ')}: ${ran.stderr}`);
     return ran.stdout;
   };
+  const look = async (kind: Kind, name: string): Promise<KubeObject | undefined> => {
+    const { status, body } = await request(plane.admin, `${PATHS[kind]}/${name}`);
+    if (status !== 200 && status !== 404) throw new Error(`${kind} ${name}: ${status} ${body}`);
+    return status === 200 ? JSON.parse(body) : undefined;
+  };
   const log = openSync(join(dir, 'node.log'), 'a');
   const argv = ['--config', join(dir, 'node.yaml')];
   const user = owner === undefined ? {} : { uid: owner, gid: owner };
@@ -120,17 +138,25 @@ export async function startNodeCluster(mountMode: 'userns' | 'rewrite'): Promise
     plane,
     node: run(),
     kubectl,
-    follow: (args) => spawn('kubectl', args, { env: environment, stdio: 'pipe' }),
+    follow(args, { terminal = false } = {}) {
+      const inTerminal = ['python3', '-c', 'import pty, sys; pty.spawn(sys.argv[1:])'];
+      const [program, ...rest] = [...(terminal ? inTerminal : []), 'kubectl', ...args];
+      return spawn(program!, rest, { env: environment, stdio: 'pipe' });
+    },
     async apply(...objects) {
       await must(['apply', '--filename', '-'], objects.map((object) => stringify(object)).join('---\n'));
     },
-    get: async (kind, name) => JSON.parse(await must(['get', kind, name, '--output', 'json'])),
+    async get(kind, name) {
+      const found = await look(kind, name);
+      if (!found) throw new Error(`there is no ${kind} ${name}`);
+      return found;
+    },
+    list: async (...args) => JSON.parse(await must(['get', ...args, '--output', 'json'])).items,
     async until(kind, name, is) {
       let last: KubeObject;
       return eventually(
         async () => {
-          const { code, stdout } = await kubectl(['get', kind, name, '--output', 'json']);
-          last = code === 0 ? JSON.parse(stdout) : undefined;
+          last = await look(kind, name);
           return last !== undefined && is(last) ? last : undefined;
         },
         () => `${kind}/${name}: ${is}; it is ${JSON.stringify(last?.status ?? last, undefined, 1)}`,

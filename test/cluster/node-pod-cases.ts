@@ -1,5 +1,5 @@
 /** What a pod does on the process node, the same in both mount modes; run by a test file for each. */
-import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -14,14 +14,17 @@ import {
   startNodeCluster,
 } from './node-fixture.ts';
 
-const POD_IP = { name: 'POD_IP', valueFrom: { fieldRef: { fieldPath: 'status.podIP' } } };
+/** A pod without what only an object of its own has. */
+const template = (...args: Parameters<typeof podOf>) => ({ spec: podOf(...args).spec });
 const terminated = (pod: KubeObject, container = 0) => pod.status.containerStatuses[container].state.terminated;
 
 export async function podCases(mountMode: 'userns' | 'rewrite'): Promise<void> {
   const cluster = await startNodeCluster(mountMode);
   const { apply, until, finished, logs, remove, kubectl } = cluster;
   const it = suite(`pods in mount mode ${mountMode}`);
-  it.after(() => cluster[Symbol.asyncDispose]());
+  it.after(async () => {
+    await cluster[Symbol.asyncDispose]();
+  });
 
   it('the node is Ready with the capacity it was told, as an unprivileged user', async () => {
     const { status, metadata } = await cluster.get('node', 'local');
@@ -47,7 +50,7 @@ export async function podCases(mountMode: 'userns' | 'rewrite'): Promise<void> {
         metadata: { name: 'job' },
         spec: {
           backoffLimit: 0,
-          template: podOf(
+          template: template(
             'job',
             { args: ['cat /store/first; exit 3'], volumeMounts },
             {
@@ -60,9 +63,9 @@ export async function podCases(mountMode: 'userns' | 'rewrite'): Promise<void> {
     );
     await until('job', 'job', ({ status }) => status.conditions?.some((c: KubeObject) => c.type === 'Failed'));
     assert.is(await logs('job/job'), 'hello\n');
-    const { items } = await cluster.get('pod', '--selector=job-name=job');
-    assert.is(terminated(items[0]).exitCode, 3);
-    assert.is(terminated(items[0]).reason, 'Error');
+    const [pod] = await cluster.list('pods', '--selector=job-name=job');
+    assert.is(terminated(pod).exitCode, 3);
+    assert.is(terminated(pod).reason, 'Error');
   });
 
   it("a deleted claim's folder and volume are removed", async () => {
@@ -304,7 +307,7 @@ export async function podCases(mountMode: 'userns' | 'rewrite'): Promise<void> {
       await apply(
         podOf(
           `ready-${name}`,
-          { ...serving('ok'), ...mount, readinessProbe: { ...probe, periodSeconds: 1 } },
+          { ...serving('ok'), ...mount, readinessProbe: { ...(probe as object), periodSeconds: 1 } },
           { volumes: [{ name: 'd', emptyDir: {} }] },
         ),
       );
@@ -347,7 +350,10 @@ export async function podCases(mountMode: 'userns' | 'rewrite'): Promise<void> {
       podOf(
         'environment',
         {
-          args: ['for v in PLAIN BOTH CM SECRET S_word NAME IP LABEL CPUS ABSENT; do eval "echo $v=\\$$v"; done'],
+          image: 'python',
+          args: [
+            "import os\nfor v in 'PLAIN BOTH CM SECRET S_word NAME IP LABEL CPUS ABSENT'.split(): print(v + '=' + os.environ.get(v, ''))",
+          ],
           env: [
             { name: 'PLAIN', value: 'a' },
             { name: 'BOTH', value: '$(PLAIN)b $$(PLAIN) $(NOPE)' },
@@ -444,7 +450,7 @@ export async function podCases(mountMode: 'userns' | 'rewrite'): Promise<void> {
     );
     await apply({ apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'files' }, data: { one: 'changed' } });
     await finished('volumes');
-    assert.match(await logs('volumes'), /\nchanged$/);
+    assert.match(await logs('volumes'), /\nchanged\n$/);
   });
 
   it('a projected token is bound to its audience and to the pod', async () => {
@@ -572,8 +578,7 @@ export async function podCases(mountMode: 'userns' | 'rewrite'): Promise<void> {
   });
 
   it('kubectl exec with a terminal gives the program one', async () => {
-    // script gives kubectl a terminal of its own, without which it asks for none.
-    const child = cluster.follow(['exec', 'backend', '-t', '--', 'sh', '-c', 'test -t 1 && tty && stty size']);
+    const child = cluster.follow(['exec', '-it', 'backend', '--', 'sh', '-c', 'test -t 0 && tty'], { terminal: true });
     let seen = '';
     child.stdout!.on('data', (chunk) => (seen += chunk));
     await new Promise((resolve) => child.once('close', resolve));
@@ -609,6 +614,3 @@ export async function podCases(mountMode: 'userns' | 'rewrite'): Promise<void> {
 
   it.run();
 }
-
-void POD_IP;
-void writeFile;

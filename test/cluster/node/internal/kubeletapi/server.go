@@ -20,7 +20,6 @@ import (
 	utilexec "k8s.io/utils/exec"
 
 	"fovea.dev/node/internal/config"
-	"fovea.dev/node/internal/network"
 	"fovea.dev/node/internal/pod"
 )
 
@@ -147,6 +146,12 @@ func (s *server) portForward(ctx context.Context, namespace, name string, port i
 	if err != nil {
 		return err
 	}
-	network.Pipe(stream, conn)
-	return nil
+	// The stream cannot be closed in one direction: when the program has closed its side, all of it ends.
+	go func() {
+		_, _ = io.Copy(conn, stream)
+		_ = conn.(*net.TCPConn).CloseWrite()
+	}()
+	defer conn.Close()
+	_, err = io.Copy(stream, conn)
+	return err
 }

@@ -83,22 +83,20 @@ func (f *forwarder) forward(client *net.TCPConn) {
 		if err != nil {
 			continue
 		}
-		Pipe(client, conn)
+		join(client, conn)
 		return
 	}
 	_ = client.SetLinger(0) // nobody there: a reset, as kube-proxy's REJECT
 }
 
-// Pipe copies both ways until both have ended, and closes `b`.
-func Pipe(a io.ReadWriter, b net.Conn) {
+// join copies both ways until both have ended.
+func join(a, b net.Conn) {
 	defer b.Close()
-	var both sync.WaitGroup
-	half := func(to io.Writer, from io.Reader) {
+	half := func(to, from net.Conn) {
 		_, _ = io.Copy(to, from)
-		if c, ok := to.(interface{ CloseWrite() error }); ok {
-			_ = c.CloseWrite()
-		}
+		_ = to.(*net.TCPConn).CloseWrite()
 	}
+	var both sync.WaitGroup
 	both.Go(func() { half(b, a) })
 	both.Go(func() { half(a, b) })
 	both.Wait()

@@ -40,6 +40,7 @@ type Worker struct {
 	containers  []*container
 	volumes     map[string]volumes.Volume // nil until made
 	start       metav1.Time
+	hadVolumes  bool                      // under an earlier node, whose containers use them
 	initialized bool
 	finalPhase  corev1.PodPhase
 	reason      string
@@ -88,6 +89,7 @@ func New(host *Host, pod *corev1.Pod, ip string) *Worker {
 		w.adopt(c)
 		// Containers start only when the init containers are done.
 		w.initialized = w.initialized || (!c.init && c.adopted)
+		w.hadVolumes = w.hadVolumes || c.adopted
 	}
 	return w
 }
@@ -367,7 +369,7 @@ func (w *Worker) finish() {
 // snapshot is what status is worked out from. The caller holds the lock.
 func (w *Worker) snapshot() *status.Pod {
 	p := &status.Pod{
-		Pod: w.pod, IP: w.IP, HostIP: w.host.IP, StartTime: w.start, VolumesReady: w.volumes != nil, Initialized: w.initialized,
+		Pod: w.pod, IP: w.IP, HostIP: w.host.IP, StartTime: w.start, VolumesReady: w.volumes != nil || w.hadVolumes, Initialized: w.initialized,
 		Terminating: w.terminating(), FinalPhase: w.finalPhase, Reason: w.reason, Message: w.message, DisruptionWhy: w.disruption,
 	}
 	for _, c := range w.containers {
