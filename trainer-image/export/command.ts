@@ -1,58 +1,63 @@
-/** `export`: trained weights to an ONNX model that was measured against them before anything can use it. */
-import { fork } from 'node:child_process';
-import path from 'node:path';
+/** `export`: a trained model becomes an ONNX file that is verified against it. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import type { Context } from '../command.ts';
-import { ExportResult, type ExportTask } from '../contract.ts';
+import { EXIT, ExportResult, type ExportTask } from '../contract.ts';
 import { TrainerError, UserError } from '../errors.ts';
-import { readDocument, writeDocument } from '../store.ts';
 import type { ExportJob, FromExport } from './export-process.ts';
 
-/** A finished run's answer: found again instead of measured again. */
-const RESULT = 'export.json';
+/** Lines of the process's standard error that a crash is explained with. */
+const LAST_LINES = 5;
 
 /**
- * @throws UserError VerificationFailed with what was measured, or as the model and dataset do; EngineCrashed if the computing
- * process dies
+ * Exports in a child process, which is ended when the signal aborts: it leaves nothing half-written, and starting over is cheap.
+ * @throws UserError VerificationFailed with the numbers in its result; ExportCrashed if the process ends without an answer.
  */
 export async function run(task: ExportTask, context: Context): Promise<ExportResult> {
-  const file = path.join(await context.store.runFolder(task.run), RESULT);
-  const found = ExportResult.safeParse(await readDocument(file));
-  const result = found.success ? found.data : await compute(task, context);
-  if (!found.success) await writeDocument(file, result);
-  if (result.verification.passed) return result;
-  // The user's to decide about; the numbers go with the error.
-  throw new UserError('VerificationFailed', result.failure ?? 'the export does not hold its limits', { result });
-}
-
-/** The work, in a process of its own that is ended when the signal aborts. */
-function compute(task: ExportTask, { store, scratch, signal, reporter, env }: Context): Promise<ExportResult> {
+  const { signal, reporter, env, store, scratch } = context;
   signal.throwIfAborted();
-  const child = fork(fileURLToPath(new URL('./export-process.ts', import.meta.url)), {
+  const child = spawn(process.execPath, [fileURLToPath(new URL('./export-process.ts', import.meta.url))], {
     env,
-    serialization: 'advanced',
     stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
   });
-  let lastWords = '';
-  child.stderr?.on('data', (chunk) => {
-    lastWords = `${lastWords}${chunk}`.slice(-800);
-  });
   const stop = () => child.kill('SIGKILL');
-  signal.addEventListener('abort', stop);
-  return new Promise<ExportResult>((resolve, reject) => {
-    child.on('message', (message: FromExport) => {
-      if (message.type === 'progress') reporter.report({ stage: message.stage, percent: message.percent });
-      else if (message.type === 'result') resolve(message.result);
-      else reject(new TrainerError(message.reason, message.message, { exitCode: message.exitCode }));
-    });
-    child.on('error', reject);
-    child.on('exit', (code, by) => {
-      const crash = new TrainerError('EngineCrashed', `the exporting process ended with ${by ?? code}: ${lastWords}`);
-      reject(signal.aborted ? signal.reason : crash);
-    });
-    child.send({ task, store: store.root, scratch } satisfies ExportJob);
-  }).finally(() => {
-    signal.removeEventListener('abort', stop);
-    stop();
+  signal.addEventListener('abort', stop, { once: true });
+  const lastLines: string[] = [];
+  createInterface({ input: child.stderr! }).on('line', (line) => {
+    lastLines.push(line);
+    if (lastLines.length > LAST_LINES) lastLines.shift();
   });
+  let answer: Exclude<FromExport, { type: 'progress' }> | undefined;
+  child.on('message', (message: FromExport) => {
+    if (message.type === 'progress') reporter.report({ stage: message.stage, percent: message.percent });
+    else answer = message;
+  });
+  child.send({ task, store: store.root, scratch } satisfies ExportJob, () => {});
+  // Not `exit`: the messages and the last lines come before `close`.
+  const [code, killedBy] = await once(child, 'close');
+  signal.removeEventListener('abort', stop);
+
+  if (!answer) {
+    signal.throwIfAborted();
+    const how = killedBy
+      ? `was ended by ${killedBy}${killedBy === 'SIGKILL' ? ' (out of memory?)' : ''}`
+      : `exited with ${code}`;
+    const words = lastLines.length > 0 ? ` Its last lines: ${lastLines.join(' | ').slice(0, 600)}` : '';
+    throw new TrainerError('ExportCrashed', `the process that exports ${how}.${words}`);
+  }
+  if (answer.type === 'failure') {
+    const { reason, message, exitCode } = answer;
+    throw exitCode === EXIT.USER_ERROR
+      ? new UserError(reason, message)
+      : new TrainerError(reason, message, { exitCode });
+  }
+  const result = ExportResult.parse(answer.result);
+  if (!result.verification.passed) {
+    throw new UserError('VerificationFailed', `the export is not good enough to be served: ${result.failure}`, {
+      result,
+    });
+  }
+  return result;
 }

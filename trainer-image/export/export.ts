@@ -117,6 +117,7 @@ async function measure(
   const { count, height, width, channels, recordBytes } = pictures;
   const size = onnx.dynamicBatch ? BATCH : 1;
   const comparison = new Comparison(count, card.classes.length);
+  onProgress(0);
   try {
     for (let start = 0; start < count; start += size) {
       const n = Math.min(size, count - start);
