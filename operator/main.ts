@@ -39,6 +39,8 @@ const RECONCILERS: Record<Component, (hands: Hands, key: string) => Promise<unde
 };
 const components = Object.keys(RECONCILERS) as Component[];
 
+const intakeUrl = env.FOVEA_INTAKE_URL || `https://fovea-operator.${operatorNamespace}.svc:${env.INTAKE_PORT || 8443}`;
+
 const metrics = operatorMetrics();
 const client = await connect(loadConfig(), metrics.request);
 const queues = Object.fromEntries(components.map((component) => [component, new Queue()])) as Record<Component, Queue>;
@@ -57,6 +59,7 @@ const web = await startWeb({
   client,
   namespace: operatorNamespace,
   address: env.POD_IP || '127.0.0.1',
+  hosts: [new URL(intakeUrl).hostname],
   intakePort: Number(env.INTAKE_PORT || 8443),
   healthPort: Number(env.HEALTH_PORT || 8080),
   ready: world.hasSynced,
@@ -82,10 +85,7 @@ const hands: Hands = {
   progress,
   options: () => ({
     trainerImage: env.FOVEA_TRAINER_IMAGE || 'fovea/trainer:dev',
-    intake: {
-      url: env.FOVEA_INTAKE_URL || `https://fovea-operator.${operatorNamespace}.svc:${web.intakePort}`,
-      ca: web.caPem,
-    },
+    intake: { url: intakeUrl, ca: web.caPem },
     gatewayUrl: env.FOVEA_GATEWAY_URL || `http://fovea-gateway.${operatorNamespace}.svc:8080`,
   }),
 };

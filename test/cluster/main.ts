@@ -1,7 +1,7 @@
 /** `npm run cluster -- up|down|status|env|logs`: a disposable Kubernetes cluster on this machine. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { argv, env, exit, stderr, stdout } from 'node:process';
+import process, { argv, env, exit, stderr, stdout } from 'node:process';
 import { parseArgs } from 'node:util';
 import { type ClusterStatus, DEFAULT_NAME, down, find, logFile, status, up } from './cluster.ts';
 import { progressOn } from './progress.ts';
@@ -163,6 +163,8 @@ async function showLogs(name: string, component: string | undefined, follow: boo
   if (wanted.length === 0) throw new Error(`there is no component ${component}, only ${COMPONENTS.join(', ')}`);
   const files = wanted.map((c) => logFile(folderOf(name), c));
   const tail = spawn('tail', ['-n', '100', ...(follow ? ['-F'] : []), ...files], { stdio: 'inherit' });
+  // One that is not from the terminal reaches this process alone.
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.once(signal, () => tail.kill(signal));
   const [code] = await once(tail, 'close');
   return code ?? 1;
 }

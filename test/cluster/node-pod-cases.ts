@@ -229,7 +229,8 @@ export async function podCases(mountMode: 'userns' | 'rewrite'): Promise<void> {
         { terminationGracePeriodSeconds: 30 },
       ),
     );
-    const follow = cluster.follow(['logs', '--follow', '--pod-running-timeout=30s', 'graceful']);
+    await until('pod', 'graceful', isReady);
+    const follow = cluster.follow(['logs', '--follow', 'graceful']);
     let seen = '';
     follow.stdout!.on('data', (chunk) => (seen += chunk));
     await eventually(async () => seen.includes('up'));
@@ -297,7 +298,7 @@ export async function podCases(mountMode: 'userns' | 'rewrite'): Promise<void> {
   });
 
   it('readiness follows its probes over HTTP, TCP and exec', async () => {
-    const probes: KubeObject = {
+    const probes: Record<string, object> = {
       http: { httpGet: { port: 'http', path: '/x' } },
       tcp: { tcpSocket: { port: 8080 } },
       exec: { exec: { command: ['sh', '-c', 'test -e /d/ready'] } },
