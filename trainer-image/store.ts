@@ -33,6 +33,9 @@ export interface Store {
 /** Files left aside by a process that was killed are removed once they are this old. */
 const ABANDONED_MILLISECONDS = 24 * 3600 * 1000;
 
+/** Bytes read or written at once. */
+const PIECE_BYTES = 1024 * 1024;
+
 /** Without the claim's name, which a pod does not know: the operator puts it in. */
 export function uriOf(digest: string): string {
   return `store://${blobPath(digest)}`;
@@ -84,10 +87,10 @@ export async function openStore(root: string): Promise<Store> {
       try {
         const file = await open(path, 'wx');
         try {
-          for await (const chunk of chunks) {
-            hash.update(chunk);
-            sizeBytes += chunk.length;
-            await file.appendFile(chunk);
+          for await (const piece of inPieces(chunks)) {
+            hash.update(piece);
+            sizeBytes += piece.length;
+            await file.appendFile(piece);
           }
           await file.sync();
         } finally {
@@ -109,7 +112,7 @@ export async function openStore(root: string): Promise<Store> {
   return {
     root: base,
     putStream,
-    putFile: (path) => putStream(createReadStream(path, { highWaterMark: 1 << 20 })),
+    putFile: (path) => putStream(createReadStream(path, { highWaterMark: PIECE_BYTES })),
 
     async putBytes(bytes) {
       const content = Buffer.from(bytes as Uint8Array);
@@ -194,9 +197,24 @@ export async function readDocument(path: string): Promise<unknown> {
   }
 }
 
+/** The same bytes in fewer, larger pieces: a tar comes in blocks of 512 bytes. */
+async function* inPieces(chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  let pending: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of chunks) {
+    pending.push(chunk);
+    size += chunk.length;
+    if (size < PIECE_BYTES) continue;
+    yield Buffer.concat(pending);
+    pending = [];
+    size = 0;
+  }
+  if (size > 0) yield Buffer.concat(pending);
+}
+
 async function digestOfFile(path: string): Promise<string> {
   const hash = createHash('sha256');
-  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk);
+  for await (const chunk of createReadStream(path, { highWaterMark: PIECE_BYTES })) hash.update(chunk);
   return `sha256:${hash.digest('hex')}`;
 }
 
