@@ -149,7 +149,7 @@ function createIntake(env: NodeJS.ProcessEnv): Intake | undefined {
       clearTimeout(timer);
       timer = undefined;
       if (pending && !inFlight) {
-        send(Math.max(1, end - performance.now()));
+        send(Math.max(1, Math.ceil(end - performance.now())));
         await Promise.race([inFlight, expired]);
       }
     },
