@@ -8,8 +8,9 @@ import { once } from 'node:events';
 import { open, readFile, rename, rm } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { crc32 } from 'node:zlib';
-import { pack } from 'tar-stream';
+import { extract, pack } from 'tar-stream';
 
 /** The package's file `<n>.json` holds the pictures of the n-th class. */
 const CLASSES = ['T-shirt', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle-boot'];
@@ -22,7 +23,7 @@ const TEST = 200;
 /** Which pictures of the 70,000 these are. */
 const SEED = 'fovea-quickstart-1';
 
-export interface Picture {
+interface Picture {
   /** Path in the tar. */
   path: string;
   className: string;
@@ -159,6 +160,32 @@ export async function cachedTar(wanted: string, folder: string, make: () => Prom
     await rm(aside, { force: true });
   }
   return made;
+}
+
+/** A picture as it lies in the tar. */
+export interface LabelledPng {
+  /** Path in the tar. */
+  path: string;
+  className: string;
+  png: Buffer;
+}
+
+/** The first `each` pictures of every class of the tar's `test/`. */
+export async function testPictures(tar: Buffer, each: number): Promise<LabelledPng[]> {
+  const pictures: LabelledPng[] = [];
+  const taken = new Map<string, number>();
+  for await (const entry of Readable.from([tar]).pipe(extract())) {
+    const path = entry.header.name;
+    const [folder, className = ''] = path.split('/');
+    const before = taken.get(className) ?? 0;
+    if (folder === 'test' && before < each) {
+      taken.set(className, before + 1);
+      const chunks: Buffer[] = [];
+      for await (const chunk of entry) chunks.push(chunk as Buffer);
+      pictures.push({ path, className, png: Buffer.concat(chunks) });
+    } else entry.resume();
+  }
+  return pictures;
 }
 
 /** Answers GET and HEAD of `path` with `content`, or a range of it, so that a download can go on where it broke off. */

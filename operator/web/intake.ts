@@ -16,12 +16,14 @@ export interface IntakeOptions {
 }
 
 const BODY_LIMIT = '64kb';
+/** What the body's parser refuses, by the status it gives. */
+const REASONS: Record<number, string> = { 400: 'BadBody', 413: 'BodyTooLarge', 415: 'BadBody' };
 
 /** `POST /v1/progress` → 204, or `{reason, message}` with 400, 401, 403, 404, 413 or 503. */
 export function intake({ verify, findPod, onProgress }: IntakeOptions): Express {
   const app = express();
   app.disable('x-powered-by');
-  app.post('/v1/progress', async (request, _response, next) => {
+  app.post('/v1/progress', async (request, response, next) => {
     // The token comes first: nothing is parsed for a stranger.
     const identity = await verify(request.headers.authorization);
     const pod = findPod(identity.namespace, identity.podName);
@@ -30,14 +32,13 @@ export function intake({ verify, findPod, onProgress }: IntakeOptions): Express 
     if (pod.uid !== identity.podUid) {
       throw new Refusal(403, 'OtherPod', `the token is of an earlier pod ${name} (uid ${identity.podUid})`);
     }
-    request.app.locals.reporters ??= new WeakMap();
-    request.app.locals.reporters.set(request, { ...identity, labels: pod.labels });
+    response.locals.reporter = { ...identity, labels: pod.labels };
     next();
   });
   app.post('/v1/progress', express.json({ limit: BODY_LIMIT }), (request, response) => {
     const progress = Progress.safeParse(request.body);
     if (!progress.success) throw new Refusal(400, 'BadProgress', z.prettifyError(progress.error));
-    onProgress(request.app.locals.reporters.get(request), progress.data);
+    onProgress(response.locals.reporter, progress.data);
     response.status(204).end();
   });
   app.use((_request, _response) => {
@@ -45,7 +46,7 @@ export function intake({ verify, findPod, onProgress }: IntakeOptions): Express 
   });
   const answer: ErrorRequestHandler = (error, _request, response, _next) => {
     const status = error instanceof Refusal ? error.status : (error.status ?? 500);
-    const reason = error instanceof Refusal ? error.reason : status < 500 ? 'BadBody' : 'InternalError';
+    const reason = error instanceof Refusal ? error.reason : REASONS[status] || 'InternalError';
     const message = status < 500 || error instanceof Refusal ? error.message : 'the report could not be taken';
     response.status(status).json({ reason, message });
   };

@@ -40,8 +40,17 @@ const REFRESH = 30_000;
 
 export function tokenVerifier(source: KeySource, now: () => number = () => Date.now()) {
   let keys: { issuer: string; set: JSONWebKeySet; at: number } | undefined;
+  let fetching: Promise<NonNullable<typeof keys>> | undefined;
 
-  async function fetchKeys(): Promise<NonNullable<typeof keys>> {
+  /** One request at a time, for all who wait for it. */
+  function fetchKeys(): Promise<NonNullable<typeof keys>> {
+    fetching ??= readKeys().finally(() => {
+      fetching = undefined;
+    });
+    return fetching;
+  }
+
+  async function readKeys(): Promise<NonNullable<typeof keys>> {
     try {
       const [configuration, set] = await Promise.all([
         source.raw('/.well-known/openid-configuration'),

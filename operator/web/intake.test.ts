@@ -1,0 +1,163 @@
+import { once } from 'node:events';
+import type { Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { exportJWK, generateKeyPair, type JWK, SignJWT } from 'jose';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { INTAKE_AUDIENCE, type Progress } from '../../trainer-image/contract.ts';
+import { intake, type Reporter } from './intake.ts';
+import { tokenVerifier } from './tokens.ts';
+
+const ISSUER = 'https://kubernetes.default.svc';
+const PROGRESS: Progress = { stage: 'training', percent: 40, epoch: 1, epochs: 2, step: 7 };
+
+/** A key of an API server, which signs tokens and publishes itself. */
+async function signer(kid: string) {
+  const { privateKey, publicKey } = await generateKeyPair('RS256');
+  const jwk: JWK = { ...(await exportJWK(publicKey)), kid, alg: 'RS256', use: 'sig' };
+  const token = (change: { pod?: object | null; audience?: string; issuer?: string; expires?: string } = {}) =>
+    new SignJWT({
+      'kubernetes.io': {
+        namespace: 'n',
+        ...(change.pod === null ? {} : { pod: { name: 'p', uid: 'u1', ...change.pod } }),
+      },
+    })
+      .setProtectedHeader({ alg: 'RS256', kid })
+      .setIssuer(change.issuer ?? ISSUER)
+      .setAudience(change.audience ?? INTAKE_AUDIENCE)
+      .setExpirationTime(change.expires ?? '1h')
+      .sign(privateKey);
+  return { jwk, token };
+}
+
+interface World {
+  server: Server;
+  url: string;
+  published: JWK[];
+  reads: number;
+  clock: number;
+  reports: [Reporter, Progress][];
+  key: Awaited<ReturnType<typeof signer>>;
+}
+
+const it = suite<World>('intake');
+
+it.before(async (world) => {
+  world.key = await signer('k1');
+});
+it.before.each(async (world) => {
+  Object.assign(world, { published: [world.key.jwk], reads: 0, clock: 1_000_000, reports: [] });
+  const raw = async (path: string) => {
+    if (path === '/.well-known/openid-configuration') return { issuer: ISSUER };
+    world.reads += 1;
+    if (world.published.length === 0) throw new Error('connect ECONNREFUSED');
+    return { keys: [...world.published] };
+  };
+  const app = intake({
+    verify: tokenVerifier({ raw }, () => world.clock),
+    findPod: (namespace, name) =>
+      namespace === 'n' && name === 'p' ? { uid: 'u1', labels: { 'fovea.dev/trainingjob': 'a' } } : undefined,
+    onProgress: (reporter, progress) => world.reports.push([reporter, progress]),
+  });
+  world.server = app.listen(0, '127.0.0.1');
+  await once(world.server, 'listening');
+  world.url = `http://127.0.0.1:${(world.server.address() as AddressInfo).port}/v1/progress`;
+});
+it.after.each(({ server }) => {
+  server.close();
+  server.closeAllConnections();
+});
+
+/** Status and reason of the answer. */
+async function post({ url }: World, token: string | undefined, body: string = JSON.stringify(PROGRESS)) {
+  const response = await fetch(url, {
+    method: 'POST',
+    headers: {
+      'content-type': 'application/json',
+      ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+    },
+    body,
+  });
+  const text = await response.text();
+  return [response.status, text === '' ? undefined : JSON.parse(text).reason];
+}
+
+it('takes the progress of a pod that is watched, and says whose it is', async (world) => {
+  assert.equal(await post(world, await world.key.token()), [204, undefined]);
+  const reporter = { namespace: 'n', podName: 'p', podUid: 'u1', labels: { 'fovea.dev/trainingjob': 'a' } };
+  assert.equal(world.reports, [[reporter, PROGRESS]]);
+});
+
+it('refuses tokens that are absent, rubbish, expired, for another audience or of another issuer', async (world) => {
+  const { token } = world.key;
+  const table: [string | undefined, string][] = [
+    [undefined, 'NoToken'],
+    ['rubbish', 'BadToken'],
+    [await token({ expires: '-1m' }), 'TokenExpired'],
+    [await token({ audience: 'api' }), 'WrongClaim'],
+    [await token({ issuer: 'https://elsewhere' }), 'WrongClaim'],
+  ];
+  for (const [given, reason] of table) assert.equal(await post(world, given), [401, reason]);
+  assert.equal(world.reports, []);
+});
+
+it('refuses a token signed by somebody else, even under the name of a published key', async (world) => {
+  const forger = await signer('k1');
+  assert.equal(await post(world, await forger.token()), [401, 'BadToken']);
+});
+
+it('refuses a token that no key signs', async (world) => {
+  const [, payload] = (await world.key.token()).split('.');
+  const none = Buffer.from('{"alg":"none"}').toString('base64url');
+  assert.equal(await post(world, `${none}.${payload}.`), [401, 'BadToken']);
+});
+
+it('refuses the token of a former pod of the same name, and one that is bound to no pod', async (world) => {
+  assert.equal(await post(world, await world.key.token({ pod: { uid: 'u0' } })), [403, 'OtherPod']);
+  assert.equal(await post(world, await world.key.token({ pod: null })), [403, 'NotAPod']);
+});
+
+it('does not know a pod that is not watched', async (world) => {
+  assert.equal(await post(world, await world.key.token({ pod: { name: 'q' } })), [404, 'UnknownPod']);
+});
+
+it('refuses a body that is too large, no JSON or no progress, and says why', async (world) => {
+  const token = await world.key.token();
+  assert.equal(await post(world, token, JSON.stringify({ ...PROGRESS, stage: 'x'.repeat(70_000) })), [
+    413,
+    'BodyTooLarge',
+  ]);
+  assert.equal(await post(world, token, '{'), [400, 'BadBody']);
+  assert.equal(await post(world, token, JSON.stringify({ ...PROGRESS, percent: 101 })), [400, 'BadProgress']);
+  assert.equal(await post(world, token, JSON.stringify({ ...PROGRESS, job: 'other' })), [400, 'BadProgress']);
+  assert.equal(world.reports, []);
+});
+
+it('reads no body of a stranger', async (world) => {
+  assert.equal(await post(world, undefined, 'x'.repeat(70_000)), [401, 'NoToken']);
+});
+
+it('has nothing else', async (world) => {
+  const response = await fetch(world.url.replace('progress', 'other'));
+  assert.is(response.status, 404);
+});
+
+it('reads the keys again for one it does not know, at most every half minute whoever asks', async (world) => {
+  assert.equal(await post(world, await world.key.token()), [204, undefined]);
+  const next = await signer('k2');
+  world.published.push(next.jwk);
+  assert.equal(await post(world, await next.token()), [401, 'BadToken']);
+  assert.is(world.reads, 1);
+  world.clock += 30_000;
+  assert.equal(await post(world, await next.token()), [204, undefined]);
+  assert.is(world.reads, 2);
+});
+
+it('asks to come again while the keys cannot be read', async (world) => {
+  world.published.length = 0;
+  assert.equal(await post(world, await world.key.token()), [503, 'KeysUnavailable']);
+  world.published.push(world.key.jwk);
+  assert.equal(await post(world, await world.key.token()), [204, undefined]);
+});
+
+it.run();
