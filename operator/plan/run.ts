@@ -7,7 +7,7 @@
  * finished work in the store by the run's folder and answers at once, so nothing is done twice.
  */
 import type { V1Job, V1OwnerReference, V1PersistentVolumeClaim, V1Pod } from '@kubernetes/client-node';
-import type { Artifact, Progress, Result, Task } from '../../trainer-image/contract.ts';
+import type { Progress, Result, Task } from '../../trainer-image/contract.ts';
 import type { FoveaObject } from '../api/object.ts';
 import type { PodOverrides } from '../api/pod.ts';
 import type { Resources } from '../api/resources.ts';
@@ -172,7 +172,7 @@ export function planRun<Object extends RunObject, Resolved>(
     return settle([...suspended(message), ...extras(kind, 'Idle', superseded)], { jobName: undefined });
   }
 
-  const failure = failedBefore(before, digest);
+  const failure = failedBefore(before, digest, generation);
   if (failure && !job) {
     const cause = before.lastFailure ?? { reason: 'Failed', message: 'The run failed.' };
     return settle([...stalled(cause.reason, howToRetry(cause.message)), ...extras(kind, 'Failed', superseded)]);
@@ -210,6 +210,18 @@ export function planRun<Object extends RunObject, Resolved>(
     );
   }
   if (job && jobCondition(job, 'Failed')) {
+    const earlier = before.history?.[0];
+    if (!failure && earlier?.result === 'Failed' && earlier.inputDigest === digest) {
+      // This Job's failure is known, and the spec was changed since.
+      plan.remove.push(job);
+      return settle(
+        [
+          ...progressing('ReplacingRun', 'The spec changed; the run is tried again.'),
+          ...extras(kind, 'Idle', superseded),
+        ],
+        { ...started, attempt: attemptOf(job) + 1 },
+      );
+    }
     return fail(kind, plan, settle, observed, { digest, job, pods: podsOfJob, superseded, started });
   }
 
@@ -318,9 +330,11 @@ function extras(kind: KindConditions, phase: Phase, superseded: string): Wanted[
 
 type Settle = (wanted: Wanted[], extra?: Partial<RunStatus>) => Plan;
 
-/** `store://blobs/…`, as the trainer says it, becomes `store://<claim>/<path>/blobs/…`. */
-function located(artifact: Artifact, storeUri: string): Artifact {
-  return { ...artifact, uri: artifact.uri.replace('store:/', storeUri) };
+/** Every `store://blobs/…` of a result, as the trainer says it, becomes `store://<claim>/<path>/blobs/…`. */
+function located(result: Result, storeUri: string): Result {
+  const uri = (_key: string, value: unknown) =>
+    typeof value === 'string' && value.startsWith('store://blobs/') ? value.replace('store:/', storeUri) : value;
+  return JSON.parse(JSON.stringify(result, uri)) as Result;
 }
 
 function startTime(job: V1Job): string | undefined {
@@ -340,10 +354,11 @@ function finish<Object extends RunObject, Resolved>(
   run: { digest: string; job: V1Job; result: Result; storeUri: string; started: Partial<RunStatus> },
 ): Plan {
   const { object, now } = observed;
-  const artifact = located(run.result.artifact, run.storeUri);
+  const result = located(run.result, run.storeUri);
+  const { artifact } = result;
   Object.assign(plan.status, run.started, {
     progress: undefined,
-    ...kind.summarize(run.result, false),
+    ...kind.summarize(result, false),
     artifact,
     jobName: run.job.metadata?.name,
     attempt: attemptOf(run.job),
@@ -373,7 +388,7 @@ function fail<Object extends RunObject, Resolved>(
   const before: RunStatus = object.status ?? {};
   const failure: RunFailure = jobFailure(run.job, run.pods);
   const result = resultOf(run.pods);
-  const known = failedBefore(before, run.digest);
+  const known = failedBefore(before, run.digest, object.metadata.generation);
   Object.assign(plan.status, result ? kind.summarize(result, true) : {}, run.started, {
     jobName: run.job.metadata?.name,
     attempt: attemptOf(run.job),

@@ -60,10 +60,18 @@ export function isDone(status: RunStatus | undefined, digest: string): boolean {
   return entry?.result === 'Succeeded' && status?.artifact?.digest === entry.artifactDigest;
 }
 
-/** The failure this run ended with, if it did and is not asked for again. */
-export function failedBefore(status: RunStatus | undefined, digest: string): HistoryEntry | undefined {
+/**
+ * The failure this run ended with. A failure of an earlier generation does not count: what the user changed since, though it
+ * changes no number (a memory limit, say), is reason enough to try again.
+ */
+export function failedBefore(
+  status: RunStatus | undefined,
+  digest: string,
+  generation: number,
+): HistoryEntry | undefined {
   const latest = status?.history?.[0];
-  return latest?.inputDigest === digest && latest.result === 'Failed' ? latest : undefined;
+  const same = latest?.inputDigest === digest && latest.generation === generation;
+  return same && latest.result === 'Failed' ? latest : undefined;
 }
 
 /** The kind's reason words for an input that is missing or not ready. */
