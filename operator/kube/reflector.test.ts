@@ -168,6 +168,19 @@ it('takes an event that is new to its object although another object’s newer o
     await until(() => reflector.cache.list().length === 2, 'both are there');
   }));
 
+it('does not go back in time for an event that came late', () =>
+  withReflector(async ({ server, reflector }) => {
+    for (let i = 0; i < 5; i++) server.put('a', { n: String(i) });
+    const metadata = { name: 'late', namespace: 'default', uid: 'late', resourceVersion: '2' };
+    server.send({ type: 'ADDED', object: { metadata } });
+    server.put('b');
+    server.send({ type: 'ADDED', object: { metadata: { ...metadata, resourceVersion: '4' } } });
+    server.end();
+    await until(() => server.count(WATCH) === 2, 'it watches again');
+    assert.match(server.requests.findLast((request) => WATCH.test(request)) ?? '', /resourceVersion=7&/);
+    assert.ok(reflector.cache.get('default/b'));
+  }));
+
 it('moves on by bookmarks, so that what a quiet watch has reached is not too old when it ends', () =>
   withReflector(
     async ({ server, errors }) => {
@@ -307,6 +320,29 @@ it('watches the given namespaces alone, and one of them does not disturb another
       prepare: (server) => {
         server.put('a', {}, 'one');
         server.put('b', {}, 'two');
+      },
+    },
+  ));
+
+it('is synced when the lists of all its namespaces are read', () =>
+  withReflector(
+    async ({ server, reflector }) => {
+      let synced = false;
+      reflector.synced.then(() => {
+        synced = true;
+      });
+      await until(() => server.count(/two.*watch=true/) === 1, 'the other namespace is watched');
+      assert.not(reflector.hasSynced());
+      assert.not(synced);
+      server.intercept = () => false;
+      await until(() => synced, 'it is synced');
+      assert.ok(reflector.hasSynced());
+    },
+    {
+      wait: false,
+      namespaces: ['one', 'two'],
+      prepare: (server) => {
+        server.intercept = (request, response) => Boolean(request.url?.includes('/one/')) && refuse(response, 503);
       },
     },
   ));
