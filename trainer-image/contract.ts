@@ -243,7 +243,7 @@ export type PrepareResult = z.infer<typeof PrepareResult>;
 
 // ---------------------------------------------------------------------------------------------- training
 
-export const MODELS = ['ResNet18', 'ResNet20'] as const;
+const MODELS = ['ResNet18', 'ResNet20'] as const;
 
 export const Model = z
   .strictObject({
@@ -319,7 +319,7 @@ export const Schedule = z
   .describe('The learning rate over the steps.');
 export type Schedule = z.infer<typeof Schedule>;
 
-export const Loss = z
+const Loss = z
   .strictObject({
     type: z.enum(['CrossEntropy']).default('CrossEntropy').describe('Softmax cross-entropy.'),
     labelSmoothing: z
@@ -500,7 +500,7 @@ export const ExportTask = z.strictObject({
 });
 export type ExportTask = z.infer<typeof ExportTask>;
 
-export const Verification = z.strictObject({
+const Verification = z.strictObject({
   passed: z.boolean(),
   /** Shares in [0, 1]. */
   accuracy: z.number(),

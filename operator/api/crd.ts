@@ -74,7 +74,7 @@ const KEPT = [
 const SCALARS = ['string', 'integer', 'number', 'boolean'];
 
 /** JSON as a person reads it in a sentence. */
-export const inWords = (value: unknown) => `\`${typeof value === 'string' ? value : JSON.stringify(value)}\``;
+const inWords = (value: unknown) => `\`${typeof value === 'string' ? value : JSON.stringify(value)}\``;
 
 /** A default as words; undefined where there is none, or only an empty object that is filled in below. */
 export function defaultInWords(source: JsonSchema): string | undefined {

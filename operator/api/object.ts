@@ -1,7 +1,4 @@
 /** What all custom resources share as objects. */
-import type { Artifact } from '../../trainer-image/contract.ts';
-import type { Condition } from './conditions.ts';
-
 export const GROUP = 'fovea.dev';
 export const VERSION = 'v1alpha1';
 
@@ -23,9 +20,6 @@ export interface FoveaObject<Spec, Status> {
   spec: Spec;
   status?: Status;
 }
-
-/** What a consumer of any kind's result looks at. */
-export type Provider = FoveaObject<unknown, { conditions?: Condition[]; artifact?: Artifact }>;
 
 /** The four kinds as REST resources. */
 export const RESOURCES = {

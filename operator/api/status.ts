@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { Artifact, Digest } from '../../trainer-image/contract.ts';
 import { Condition } from './conditions.ts';
 
-export const Time = z.string().max(64).meta({ format: 'date-time' });
+const Time = z.string().max(64).meta({ format: 'date-time' });
 /** A number as a decimal string, since the API conventions have no floats in status. */
 export const Decimal = z.string().max(64);
 

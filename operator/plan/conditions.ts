@@ -75,12 +75,3 @@ export function suspended(message: string): Wanted[] {
 export function ready(reason: string, message: string): Wanted[] {
   return [{ type: 'Ready', status: 'True', reason, message }];
 }
-
-/** Whether the condition is True and speaks of the object's present generation. */
-export function isTrue(
-  object: { metadata?: { generation?: number }; status?: { conditions?: readonly Condition[] } },
-  type: string,
-): boolean {
-  const condition = object.status?.conditions?.find((c) => c.type === type);
-  return condition?.status === 'True' && condition.observedGeneration === object.metadata?.generation;
-}

@@ -15,7 +15,7 @@ function trainerState(pod: V1Pod): V1ContainerState | undefined {
 }
 
 /** The termination message of a pod's trainer, if it has ended and wrote one that parses. */
-export function terminationMessage(pod: V1Pod): TerminationMessage | undefined {
+function terminationMessage(pod: V1Pod): TerminationMessage | undefined {
   const message = trainerState(pod)?.terminated?.message;
   if (!message?.startsWith('{')) return undefined;
   try {

@@ -3,7 +3,7 @@ import type { V1PersistentVolumeClaim } from '@kubernetes/client-node';
 import type { Store } from '../api/store.ts';
 import type { StoreClaim } from '../manifests/pod.ts';
 
-export const DEFAULT_CLAIM = 'fovea-store';
+const DEFAULT_CLAIM = 'fovea-store';
 
 export function claimName(store: Store | undefined): string {
   return store?.pvc?.claimName ?? DEFAULT_CLAIM;

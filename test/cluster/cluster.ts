@@ -35,7 +35,7 @@ import {
 import { request } from './requests.ts';
 
 export const DEFAULT_NAME = 'fovea';
-export const NODE_NAME = 'local';
+const NODE_NAME = 'local';
 
 /** Seconds within which a component must be ready; generous, as the machine may be busy. */
 const READY_SECONDS = 60;

@@ -21,7 +21,7 @@ const UNPRIVILEGED = 65534;
 /** Seconds after which a condition that was waited for is given up; generous, as the machine may be busy. */
 const PATIENCE_SECONDS = 40;
 /** Seconds after which containers end whose node is gone. */
-export const ORPHAN_SECONDS = 4;
+const ORPHAN_SECONDS = 4;
 
 /** What the images of the tests are. A python that every user may run, and not one from somebody's home. */
 const PYTHON = ['/usr/bin/python3', '/usr/local/bin/python3'].find(existsSync) ?? 'python3';

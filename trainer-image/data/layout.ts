@@ -153,7 +153,7 @@ function orderClasses(found: string[], wanted: readonly string[], bySplit: boole
 }
 
 /** `cat/, dog/ and 3 more` */
-export function listed(names: string[], most = 5): string {
+function listed(names: string[], most = 5): string {
   if (names.length === 0) return 'no folder';
   const shown = names.slice(0, most).map((name) => `${name.slice(0, 60)}/`);
   return names.length > most ? `${shown.join(', ')} and ${names.length - most} more` : shown.join(', ');

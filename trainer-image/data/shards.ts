@@ -28,7 +28,7 @@ export interface Shard extends Blob {
 }
 
 /** A shard is closed before it would exceed this; a single larger sample has one of its own. */
-export const SHARD_BYTES = 64 * 1024 * 1024;
+const SHARD_BYTES = 64 * 1024 * 1024;
 
 const BLOCK = 512;
 const END_OF_TAR = 2 * BLOCK;

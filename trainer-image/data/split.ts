@@ -97,7 +97,7 @@ function rank(indices: number[], members: readonly Member[], seed: number, purpo
  * `percent` of each group in whole samples, whose sum is `percent` of all, rounded: the largest remainders are rounded up
  * (Hamilton's method), the first groups where they are equal.
  */
-export function quotas(sizes: readonly number[], percent: number): number[] {
+function quotas(sizes: readonly number[], percent: number): number[] {
   const total = Math.round((sizes.reduce((sum, size) => sum + size, 0) * percent) / 100);
   // In hundredths of samples all numbers are integers, and no rounding error decides.
   const result = sizes.map((size) => Math.floor((size * percent) / 100));

@@ -5,7 +5,7 @@
 import protobuf from 'protobufjs/light.js';
 
 /** A protobuf message, and so an ONNX file with its weights inside, is below 2 GiB. */
-export const MAX_MODEL_BYTES = 2 ** 31 - 1;
+const MAX_MODEL_BYTES = 2 ** 31 - 1;
 
 /** `TensorProto.DataType`, and the name of the same type in the Open Inference Protocol. */
 export const DATA_TYPE = { FP32: 1, UINT8: 2, INT64: 7 } as const;

@@ -244,7 +244,7 @@ function classify(service: Service, request: Request): Inference {
 }
 
 /** The likeliest labels with their softmax probabilities; of equals the lower index first. */
-export function predictionsOf(
+function predictionsOf(
   logits: Float32Array,
   classes: readonly string[],
 ): { label: string; index: number; probability: number }[] {

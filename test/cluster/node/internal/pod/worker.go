@@ -40,7 +40,7 @@ type Worker struct {
 	containers  []*container
 	volumes     map[string]volumes.Volume // nil until made
 	start       metav1.Time
-	hadVolumes  bool                      // under an earlier node, whose containers use them
+	hadVolumes  bool // under an earlier node, whose containers use them
 	initialized bool
 	finalPhase  corev1.PodPhase
 	reason      string
