@@ -39,7 +39,13 @@ const Origin = z.object({ path: z.string() });
 export async function packShards(store: Store, samples: AsyncIterable<PackedSample>): Promise<Shard[]> {
   const shards: Shard[] = [];
   const iterator = samples[Symbol.asyncIterator]();
-  let next = await iterator.next();
+  let unread: unknown;
+  const read = () =>
+    iterator.next().catch((error) => {
+      unread = error;
+      throw error;
+    });
+  let next = await read();
   while (!next.done) {
     const archive = pack();
     const stored = store.putStream(archive as AsyncIterable<Uint8Array>);
@@ -48,7 +54,7 @@ export async function packShards(store: Store, samples: AsyncIterable<PackedSamp
     let size = END_OF_TAR;
     let count = 0;
     try {
-      for (; !next.done; next = await iterator.next()) {
+      for (; !next.done; next = await read()) {
         const entries = entriesOf(next.value);
         const added = entries.reduce((sum, [, content]) => sum + BLOCK + Math.ceil(content.length / BLOCK) * BLOCK, 0);
         if (count > 0 && size + added > SHARD_BYTES) break;
@@ -59,8 +65,8 @@ export async function packShards(store: Store, samples: AsyncIterable<PackedSamp
       archive.finalize();
     } catch (error) {
       archive.destroy();
-      // What the store could not write is the cause, where both failed.
-      await stored;
+      // What the store could not write is the cause where an entry could not be added; a sample that cannot be read is the cause itself.
+      await (error === unread ? stored.catch(() => {}) : stored);
       throw error;
     }
     shards.push({ ...(await stored), samples: count });

@@ -1,4 +1,4 @@
-/** Real pictures in temporary folders, for tests. */
+/** What tests of the trainer share: real pictures, temporary folders, a context, and what an action throws. */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -6,12 +6,18 @@ import sharp from 'sharp';
 import { type Header, pack } from 'tar-stream';
 import type { Context } from '../command.ts';
 import { PrepareTask } from '../contract.ts';
+import { TrainerError } from '../errors.ts';
 import { openStore } from '../store.ts';
+
+const temporary: string[] = [];
+process.on('exit', () => {
+  for (const folder of temporary) rmSync(folder, { recursive: true, force: true });
+});
 
 /** Removed when the process ends. */
 export function temporaryFolder(): string {
   const folder = mkdtempSync(join(tmpdir(), 'fovea-test-'));
-  process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
+  temporary.push(folder);
   return folder;
 }
 
@@ -59,9 +65,8 @@ export function tarOf(files: Record<string, Uint8Array>): Promise<Buffer> {
   return makeTar(Object.entries(files).map(([name, content]) => ({ name, content })));
 }
 
-/** A context whose notes and reports are kept. */
+/** A context with a store of its own; the stages that are reported are kept. */
 export async function testContext(signal: AbortSignal = new AbortController().signal) {
-  const notes: string[] = [];
   const stages = new Set<string>();
   const context: Context = {
     store: await openStore(temporaryFolder()),
@@ -70,11 +75,22 @@ export async function testContext(signal: AbortSignal = new AbortController().si
     env: {},
     reporter: {
       report: ({ stage }) => stages.add(stage),
-      note: (line) => notes.push(line),
+      note() {},
       async flush() {},
     },
   };
-  return { context, notes, stages };
+  return { context, stages };
+}
+
+/** What `action` throws, which must be an error made on purpose. */
+export async function thrownBy(action: () => unknown): Promise<TrainerError> {
+  try {
+    await action();
+  } catch (error) {
+    if (error instanceof TrainerError) return error;
+    throw error;
+  }
+  throw new Error('nothing was thrown');
 }
 
 /** A prepare task on a local path, other fields as given or by default. */
