@@ -12,23 +12,36 @@ import { extract, type Header } from 'tar-stream';
 import { TrainerError, UserError } from '../errors.ts';
 import { byPath, isClutter, type RefusedFile, type Source, type SourceContext, type SourceFile } from './source.ts';
 
-const MAX_ENTRIES = 10_000_000;
+export interface ArchiveLimits {
+  maxEntries: number;
+  /** Pictures hardly compress. What grows beyond this factor is made to fill a disk. */
+  maxGrowth: number;
+  /** Growth that is allowed in any case. */
+  growthAllowanceBytes: number;
+}
+
+const LIMITS: ArchiveLimits = { maxEntries: 10_000_000, maxGrowth: 100, growthAllowanceBytes: 1024 ** 3 };
 const MAX_PATH_BYTES = 4096;
-/** Pictures hardly compress. What grows beyond this factor is made to fill a disk. */
-const MAX_GROWTH = 100;
-const GROWTH_ALLOWANCE_BYTES = 1024 ** 3;
 const READ_BYTES = 1024 ** 2;
+const BLOCK_BYTES = 512;
 
 /** `name` is what messages call the tar. Throws UserError UnreadableArchive or ArchiveTooLarge; TrainerError ScratchFull. */
-export async function openArchive(path: string, name: string, context: SourceContext): Promise<Source> {
+export async function openArchive(
+  path: string,
+  name: string,
+  context: SourceContext,
+  limits: ArchiveLimits = LIMITS,
+): Promise<Source> {
   let tar = await open(path, 'r');
   try {
     if (await isGzipped(tar)) {
-      const plain = await gunzip(tar, name, context);
+      const plain = await gunzip(tar, name, context, limits);
       await tar.close();
       tar = plain;
     }
-    return { ...(await scan(tar, name, context)), packed: true, close: () => tar.close() };
+    const listing = await scan(tar, name, context, limits);
+    if (!(await hasEnd(tar))) throw new Error('its end is missing, so it was cut or is none');
+    return { ...listing, packed: true, close: () => tar.close() };
   } catch (error) {
     await tar.close();
     if (error instanceof TrainerError || context.signal.aborted) throw error;
@@ -45,14 +58,27 @@ async function isGzipped(file: FileHandle): Promise<boolean> {
   return magic.readUInt16BE(0) === 0x1f8b;
 }
 
+/** A tar ends with blocks of zeros (POSIX.1-2024, pax, "ustar Interchange Format"). One cut between two entries is else a shorter tar. */
+async function hasEnd(tar: FileHandle): Promise<boolean> {
+  const { size } = await tar.stat();
+  const block = Buffer.alloc(BLOCK_BYTES, 1);
+  await tar.read(block, 0, BLOCK_BYTES, Math.max(0, size - BLOCK_BYTES));
+  return block.every((byte) => byte === 0);
+}
+
 /** The tar as a scratch file. */
-async function gunzip(packed: FileHandle, name: string, { scratch, signal, onProgress }: SourceContext) {
+async function gunzip(
+  packed: FileHandle,
+  name: string,
+  { scratch, signal, onProgress }: SourceContext,
+  { maxGrowth, growthAllowanceBytes }: ArchiveLimits,
+) {
   const path = join(scratch, `unpacked-${randomUUID()}`);
   const plain = await open(path, 'wx+');
   // Without its name it goes with the process, however that ends.
   await rm(path);
   const packedBytes = (await packed.stat()).size;
-  const most = packedBytes * MAX_GROWTH + GROWTH_ALLOWANCE_BYTES;
+  const most = packedBytes * maxGrowth + growthAllowanceBytes;
   let written = 0;
   const raw = createReadStream('', { fd: packed, start: 0, autoClose: false, highWaterMark: READ_BYTES });
   try {
@@ -65,7 +91,7 @@ async function gunzip(packed: FileHandle, name: string, { scratch, signal, onPro
           if (written > most) {
             throw new UserError(
               'ArchiveTooLarge',
-              `${name} grows to more than ${MAX_GROWTH} times its size when unpacked`,
+              `${name} grows from ${packedBytes} to more than ${most} bytes when unpacked: pictures hardly compress, so this is refused`,
             );
           }
           await plain.appendFile(chunk);
@@ -84,7 +110,12 @@ async function gunzip(packed: FileHandle, name: string, { scratch, signal, onPro
   }
 }
 
-async function scan(tar: FileHandle, name: string, { signal, onProgress }: SourceContext) {
+async function scan(
+  tar: FileHandle,
+  name: string,
+  { signal, onProgress }: SourceContext,
+  { maxEntries }: ArchiveLimits,
+) {
   const files = new Map<string, SourceFile>();
   const folders = new Set<string>();
   const refused: RefusedFile[] = [];
@@ -103,7 +134,7 @@ async function scan(tar: FileHandle, name: string, { signal, onProgress }: Sourc
     // Where the content begins; the entry's own `offset` is that of its header.
     const offset = (header as typeof header & { byteOffset: number }).byteOffset;
     entries += 1;
-    if (entries > MAX_ENTRIES) throw new UserError('ArchiveTooLarge', `${name} has more than ${MAX_ENTRIES} entries`);
+    if (entries > maxEntries) throw new UserError('ArchiveTooLarge', `${name} has more than ${maxEntries} entries`);
     onProgress('listing', (100 * offset) / size);
     const place = placeOf(header);
     if (place.type === 'refused') refused.push({ path: place.path, reason: place.reason });
