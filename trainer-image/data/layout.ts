@@ -2,12 +2,12 @@
 import type { SplitName } from '../contract.ts';
 import { UserError } from '../errors.ts';
 
-const SPLIT_FOLDERS: { [folder: string]: SplitName } = {
-  train: 'train',
-  val: 'validation',
-  validation: 'validation',
-  test: 'test',
-};
+const SPLIT_FOLDERS: ReadonlyMap<string, SplitName> = new Map([
+  ['train', 'train'],
+  ['val', 'validation'],
+  ['validation', 'validation'],
+  ['test', 'test'],
+]);
 
 /** More would be a layout misread, as where each picture has a folder of its own. */
 const MAX_CLASSES = 10_000;
@@ -51,7 +51,7 @@ export function readLayout(files: string[], folders: string[], options: LayoutOp
       `split.type Folders wants a folder train/ beside val/ (or validation/) and test/; found ${listed(tops)}`,
     );
   }
-  if (!bySplit && tops.length > 0 && tops.every((top) => top in SPLIT_FOLDERS) && !tops.some(isIn(options.classes))) {
+  if (!bySplit && tops.length > 0 && tops.every((top) => SPLIT_FOLDERS.has(top)) && !tops.some(isIn(options.classes))) {
     throw new UserError(
       'SplitFoldersFound',
       `found ${listed(tops)}, which name splits and no classes: set split.type to Folders, or list them in classes`,
@@ -61,7 +61,7 @@ export function readLayout(files: string[], folders: string[], options: LayoutOp
     if (!path.startsWith(prefix)) return undefined;
     const segments = path.slice(prefix.length).split('/');
     if (!bySplit) return segments.length > 1 ? { className: nameOf(segments[0]!), split: undefined } : undefined;
-    const split = Object.hasOwn(SPLIT_FOLDERS, segments[0]!) ? SPLIT_FOLDERS[segments[0]!] : undefined;
+    const split = SPLIT_FOLDERS.get(segments[0]!);
     return split && segments.length > 2 ? { className: nameOf(segments[1]!), split } : undefined;
   };
   const found = new Set<string>();
@@ -98,8 +98,9 @@ function packedFolder(files: string[], splitType: 'Random' | 'Folders'): string 
     const inner = `${prefix}${tops[0]}/`;
     const holdsAll = tops.length === 1 && files.every((path) => path.startsWith(inner));
     if (!holdsAll) return prefix;
-    if (splitType === 'Folders' && tops[0]! in SPLIT_FOLDERS) return prefix;
-    if (splitType === 'Random' && !files.every((path) => path.indexOf('/', inner.length) > 0)) return prefix;
+    if (splitType === 'Folders' && SPLIT_FOLDERS.has(tops[0]!)) return prefix;
+    // One class alone is no dataset, so a folder with folders in it is none; files beside those, as a README, say nothing.
+    if (splitType === 'Random' && !files.some((path) => path.indexOf('/', inner.length) > 0)) return prefix;
     prefix = inner;
   }
 }
