@@ -37,7 +37,6 @@ export interface DecodedSplit {
   close(): void;
 }
 
-/** A decoded split up to this size is held in memory. */
 const MEMORY_BYTES = 512 * 1024 * 1024;
 /** Decoded at once and written at once. */
 const CHUNK_BYTES = 16 * 1024 * 1024;
@@ -72,7 +71,13 @@ export async function decodeSplit(
   dataset: Dataset,
   split: SplitName,
   preprocessing: Pick<Preprocessing, 'colour' | 'height' | 'width'>,
-  options: { scratch: string; signal?: AbortSignal; onProgress?: (done: number, total: number) => void },
+  options: {
+    scratch: string;
+    signal?: AbortSignal;
+    onProgress?: (done: number, total: number) => void;
+    /** A decoded split up to this size is held in memory. Default 512 MiB. */
+    memoryBytes?: number;
+  },
 ): Promise<DecodedSplit> {
   const { colour, height, width } = preprocessing;
   const channels = channelsOf(colour);
@@ -121,7 +126,9 @@ export async function decodeSplit(
     throw error;
   }
   options.onProgress?.(count, count);
-  return { count, height, width, channels, recordBytes, labels, paths, ...openRecords(path, count, recordBytes) };
+  const inMemory = count * recordBytes <= (options.memoryBytes ?? MEMORY_BYTES);
+  const records = inMemory ? holdRecords(path, recordBytes) : openRecords(path, recordBytes);
+  return { count, height, width, channels, recordBytes, labels, paths, ...records };
 }
 
 function damaged(dataset: Dataset, split: string, how: string): TrainerError {
@@ -144,20 +151,22 @@ async function decodeSample(
   }
 }
 
-/** Random access to fixed-size records: in memory where they are few, else from the file and the system's page cache. */
-function openRecords(path: string, count: number, recordBytes: number): Pick<DecodedSplit, 'read' | 'close'> {
-  if (count * recordBytes <= MEMORY_BYTES) {
-    const records = readFileSync(path);
-    return {
-      read(indices, into) {
-        for (let i = 0; i < indices.length; i++) {
-          const start = indices[i]! * recordBytes;
-          into.set(records.subarray(start, start + recordBytes), i * recordBytes);
-        }
-      },
-      close() {},
-    };
-  }
+/** Random access to fixed-size records, in memory. */
+function holdRecords(path: string, recordBytes: number): Pick<DecodedSplit, 'read' | 'close'> {
+  const records = readFileSync(path);
+  return {
+    read(indices, into) {
+      for (let i = 0; i < indices.length; i++) {
+        const start = indices[i]! * recordBytes;
+        into.set(records.subarray(start, start + recordBytes), i * recordBytes);
+      }
+    },
+    close() {},
+  };
+}
+
+/** Random access to fixed-size records, from the file and the system's page cache. */
+function openRecords(path: string, recordBytes: number): Pick<DecodedSplit, 'read' | 'close'> {
   const file = openSync(path, 'r');
   return {
     read(indices, into) {
