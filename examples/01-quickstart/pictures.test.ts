@@ -7,7 +7,7 @@ import sharp from 'sharp';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { parse } from 'yaml';
-import { cachedTar, digestOf, draw, fashionTar, png, serveFile } from './pictures.ts';
+import { cachedTar, digestOf, draw, fashionTar, png, serveAt, serveFile } from './pictures.ts';
 
 const it = suite('quickstart pictures');
 
@@ -86,6 +86,27 @@ it('are served whole or from where a download broke off', async () => {
     server.close();
     server.closeAllConnections();
   }
+});
+
+it('are left to another process that serves the same file at the same port, and served here once it ends', async () => {
+  const content = Buffer.from('tar');
+  const first = serveFile('/a.tar', content, 'sha256:x');
+  first.listen(0, '127.0.0.1');
+  await once(first, 'listening');
+  const url = `http://127.0.0.1:${(first.address() as AddressInfo).port}/a.tar`;
+  const text = async () => (await fetch(url).catch(() => undefined))?.text();
+  const refused = await serveAt(url, Buffer.from('other'), 'sha256:y').catch((error) => error);
+  assert.match(refused.message, /served at 127\.0\.0\.1:\d+, which cannot be used .*EADDRINUSE.* end the program/);
+
+  const stop = await serveAt(url, content, 'sha256:x');
+  assert.is(await text(), 'tar');
+  first.close();
+  first.closeAllConnections();
+  let answer: string | undefined;
+  while (answer === undefined) answer = await text();
+  assert.is(answer, 'tar');
+  stop();
+  assert.is(await text(), undefined);
 });
 
 it.run();

@@ -212,6 +212,48 @@ export function serveFile(path: string, content: Buffer, digest: string) {
   });
 }
 
+/** Milliseconds between two tries to take over a port. */
+const TAKE_OVER = 500;
+
+/**
+ * Serves `content` at `url`, an address of this machine. While another process serves the very same file there (a second
+ * quickstart), that one answers, and this one from when it ends.
+ *
+ * @returns what ends it
+ * @throws Error naming the address if something else listens there
+ */
+export async function serveAt(url: string, content: Buffer, digest: string): Promise<() => void> {
+  const { hostname, port, pathname } = new URL(url);
+  const server = serveFile(pathname, content, digest);
+  const listen = async () => {
+    server.listen(Number(port), hostname);
+    await once(server, 'listening');
+  };
+  let takeOver: NodeJS.Timeout | undefined;
+  try {
+    await listen();
+  } catch (error) {
+    const other = await fetch(url, { method: 'HEAD' }).catch(() => undefined);
+    if (other?.headers.get('etag') !== `"${digest}"`) {
+      throw new Error(
+        `the pictures are to be served at ${hostname}:${port}, which cannot be used (${(error as Error).message}); end the program that listens there`,
+        { cause: error },
+      );
+    }
+    const again = () =>
+      listen().then(
+        () => clearInterval(takeOver),
+        () => {},
+      );
+    takeOver = setInterval(again, TAKE_OVER);
+  }
+  return () => {
+    clearInterval(takeOver);
+    server.close();
+    server.closeAllConnections();
+  };
+}
+
 /** A single range (RFC 9110, 14.1.2); several, or none, is the whole. */
 function rangeOf(
   header: string | undefined,
