@@ -5,7 +5,6 @@
  * Exits 0 only if every stage is Ready, the served accuracy is at least 0.85 and the served labels are those of the export on
  * 99.9 % of the pictures; 1 if not, with what the object says of it; 130 after Ctrl-C, which leaves the cluster running.
  */
-import { once } from 'node:events';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { argv, exit, stderr, stdout } from 'node:process';
@@ -17,14 +16,13 @@ import { loadConfig } from '../../operator/kube/credentials.ts';
 import { reflect } from '../../operator/kube/reflector.ts';
 import { CLAIMS, type KubeObject } from '../../operator/kube/resources.ts';
 import { type Cluster, down, up } from '../../test/cluster/cluster.ts';
-import { command } from '../../test/cluster/command.ts';
-import { digestOf as digestOfFolder } from '../../test/cluster/files.ts';
 import { progressOn } from '../../test/cluster/progress.ts';
 import { cacheDir } from '../../test/cluster/xdg.ts';
 import { blobPath } from '../../trainer-image/contract.ts';
 import { type Classified, classifyAll, compare, readPredictions } from './classification.ts';
 import { drawInColour, drawInText, sideBySide } from './drawing.ts';
-import { cachedTar, fashionTar, SIDE, serveFile, testPictures } from './pictures.ts';
+import { installFovea, kubectlOf } from './install.ts';
+import { cachedTar, fashionTar, SIDE, serveAt, testPictures } from './pictures.ts';
 import { count, duration, type Kind, type Observed, STAGES, type Stage, stageOf } from './stages.ts';
 import { viewOn } from './view.ts';
 
@@ -32,7 +30,6 @@ const CLUSTER = 'quickstart';
 const NAMESPACE = 'default';
 /** Name of all four objects. */
 const NAME = 'fashion';
-const ROOT = join(import.meta.dirname, '../..');
 const YAML = import.meta.dirname;
 
 /** Test pictures of each of the ten classes that are classified. */
@@ -59,13 +56,14 @@ async function main(): Promise<number> {
   }
 
   say('Fovea quickstart: from 22,000 pictures of clothes to a verified, answering endpoint.\n');
-  const cluster = await up({ name: CLUSTER, progress });
+  // First: a port that is taken is no reason to wait for a cluster.
   const { tar, stopServing } = await servePictures();
+  const cluster = await up({ name: CLUSTER, progress });
   say(`  A Kubernetes API server of your own answers at ${cluster.server}`);
   const kubectl = kubectlOf(cluster);
   const client = await connect(loadConfig(cluster.kubeconfig));
   try {
-    await installFovea(kubectl);
+    await installFovea(kubectl, progress.update);
     say('  The operator and the gateway run in it, in the namespace fovea-system\n');
     say('$ kubectl apply -f examples/01-quickstart/');
     for (const line of (await kubectl('apply', '-f', YAML)).trim().split('\n')) say(`  ${line}`);
@@ -78,12 +76,6 @@ async function main(): Promise<number> {
   }
 }
 
-type Kubectl = (...args: string[]) => Promise<string>;
-
-function kubectlOf({ kubeconfig, tools }: Cluster): Kubectl {
-  return (...args) => command(join(tools, 'kubectl'), ['--kubeconfig', kubeconfig, ...args]);
-}
-
 /** Serves the tar where the Dataset will look for it. */
 async function servePictures(): Promise<{ tar: Buffer; stopServing: () => void }> {
   const { url, digest } = parse(await readFile(join(YAML, 'dataset.yaml'), 'utf8')).spec.source.http;
@@ -91,44 +83,10 @@ async function servePictures(): Promise<{ tar: Buffer; stopServing: () => void }
   await mkdir(folder, { recursive: true });
   progress.update('Pictures: writing Fashion-MNIST as PNG files in a tar');
   const tar = await cachedTar(digest, folder, fashionTar);
-  const { hostname, port, pathname } = new URL(url);
-  const server = serveFile(pathname, tar, digest);
   try {
-    server.listen(Number(port), hostname);
-    await once(server, 'listening');
+    return { tar, stopServing: await serveAt(url, tar, digest) };
   } catch (error) {
-    // Another quickstart may serve the very same file.
-    const other = await fetch(url, { method: 'HEAD' }).catch(() => undefined);
-    if (other?.headers.get('etag') === `"${digest}"`) return { tar, stopServing: () => {} };
-    throw new QuickstartError(
-      `${hostname}:${port}, where dataset.yaml has its pictures, cannot be used (${(error as Error).message}); end the program that listens there`,
-    );
-  }
-  const stopServing = () => {
-    server.close();
-    server.closeAllConnections();
-  };
-  return { tar, stopServing };
-}
-
-/** The kinds, and the operator and the gateway as pods; those run the checkout, and start anew when it has changed. */
-async function installFovea(kubectl: Kubectl): Promise<void> {
-  const system = join(YAML, 'system');
-  progress.update('Applying the kinds, the operator and the gateway');
-  await kubectl('apply', '-f', join(ROOT, 'crds'));
-  await kubectl('wait', '--for=condition=Established', '--timeout=60s', '-f', join(ROOT, 'crds'));
-  await kubectl('apply', '-f', join(system, 'namespace.yaml'));
-  await kubectl('apply', '-f', system);
-  const isProgram = (path: string) => path.endsWith('.ts') && !path.endsWith('.test.ts');
-  const sources = await digestOfFolder(join(ROOT, 'operator'), isProgram);
-  const template = { metadata: { annotations: { 'fovea.dev/sources': sources } } };
-  const patch = JSON.stringify({ spec: { template } });
-  for (const deployment of ['fovea-operator', 'fovea-gateway']) {
-    await kubectl('-n', 'fovea-system', 'patch', 'deployment', deployment, '-p', patch);
-  }
-  for (const deployment of ['fovea-operator', 'fovea-gateway']) {
-    progress.update(`Waiting until ${deployment} is ready`);
-    await kubectl('-n', 'fovea-system', 'rollout', 'status', `deployment/${deployment}`, '--timeout=180s');
+    throw new QuickstartError((error as Error).message);
   }
 }
 
