@@ -149,14 +149,14 @@ async function startMissing(record: ClusterRecord, cluster: Cluster, progress: P
     ensure('kube-controller-manager'),
     ensure('kube-scheduler'),
     // Its provisioner would be refused without the rights that come with the storage class.
-    installStorage(cluster).then(() => ensure('process-node')),
+    installManifests(cluster).then(() => ensure('process-node')),
   ]);
 }
 
-/** The storage class, and the rights of who provisions its volumes. */
-async function installStorage({ kubeconfig, tools }: Cluster): Promise<void> {
-  const storage = join(import.meta.dirname, 'node', 'manifests', 'local-storage.yaml');
-  const apply = ['apply', '--server-side', '--force-conflicts', '--filename', storage];
+/** The storage class, the rights of who provisions its volumes, and those of the API server on the node, for logs and exec. */
+async function installManifests({ kubeconfig, tools }: Cluster): Promise<void> {
+  const manifests = join(import.meta.dirname, 'node', 'manifests');
+  const apply = ['apply', '--server-side', '--force-conflicts', '--filename', manifests];
   await command(join(tools, 'kubectl'), ['--kubeconfig', kubeconfig, ...apply]);
 }
 
