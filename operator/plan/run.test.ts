@@ -1,0 +1,173 @@
+import type { V1Job, V1PersistentVolumeClaim, V1Pod } from '@kubernetes/client-node';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import type { Dataset } from '../api/dataset.ts';
+import { REQUESTED_AT_ANNOTATION } from '../manifests/labels.ts';
+import { DATASET } from './dataset.ts';
+import { type Observed, planRun } from './run.ts';
+
+const it = suite('plan of a run');
+
+const NOW = new Date('2026-01-02T03:04:05Z');
+const DIGEST = `sha256:${'a'.repeat(64)}`;
+
+function dataset(change: Partial<Dataset> = {}, generation = 1): Dataset {
+  return {
+    apiVersion: 'fovea.dev/v1alpha1',
+    kind: 'Dataset',
+    metadata: { name: 'd', namespace: 'n', uid: 'u', generation },
+    spec: { source: { type: 'HTTP', http: { url: 'http://x/a.tar', digest: DIGEST } } },
+    ...change,
+  };
+}
+
+const claim = {
+  spec: { accessModes: ['ReadWriteMany'] },
+  status: { phase: 'Bound' },
+} as V1PersistentVolumeClaim;
+
+function observed(object: Dataset, change: Partial<Observed<Dataset>> = {}): Observed<Dataset> {
+  return {
+    object,
+    inputs: [],
+    jobs: [],
+    pods: [],
+    claim,
+    progress: undefined,
+    options: { trainerImage: 'trainer:1', intake: undefined, gatewayUrl: 'http://g' },
+    now: NOW,
+    ...change,
+  };
+}
+
+const plan = (object: Dataset, change: Partial<Observed<Dataset>> = {}) => planRun(DATASET, observed(object, change));
+
+const reason = (status: Dataset['status']) => status?.conditions?.find((c) => c.type === 'Ready')?.reason;
+
+/** The Job that the plan makes, as it is when it has ended, and its pod. */
+function ended(object: Dataset, type: 'Complete' | 'Failed', message: object): { jobs: V1Job[]; pods: V1Pod[] } {
+  const [made] = plan(object).create;
+  const job = {
+    ...made,
+    metadata: { ...made.metadata, uid: 'j' },
+    status: { conditions: [{ type, status: 'True' }] },
+  } as V1Job;
+  const terminated = { exitCode: type === 'Complete' ? 0 : 64, message: JSON.stringify(message) };
+  const pod = {
+    metadata: { name: 'p', ownerReferences: [{ uid: 'j' }] },
+    status: {
+      phase: type === 'Complete' ? 'Succeeded' : 'Failed',
+      containerStatuses: [{ name: 'trainer', state: { terminated } }],
+    },
+  } as unknown as V1Pod;
+  return { jobs: [job], pods: [pod] };
+}
+
+const result = {
+  kind: 'prepare',
+  artifact: { uri: 'store://blobs/sha256/b', digest: `sha256:${'b'.repeat(64)}`, sizeBytes: 1 },
+  samples: 1,
+  classes: [],
+  classCount: 0,
+  quarantined: { count: 0, first: [] },
+  statistics: { mean: [0.5], std: [0.5] },
+  duplicates: { count: 0, acrossSplits: 0 },
+  reportURI: 'store://blobs/sha256/c',
+};
+const failure = { reason: 'DigestMismatch', message: 'it is another file' };
+
+it('creates one Job, owned by the object and named by what it computes', () => {
+  const { create, status } = plan(dataset());
+  assert.is(create.length, 1);
+  assert.match(create[0].metadata?.name ?? '', /^d-d[0-9a-f]{8}-1$/);
+  assert.is(create[0].metadata?.ownerReferences?.[0].uid, 'u');
+  assert.is(status.jobName, create[0].metadata?.name);
+  assert.is(reason(status as Dataset['status']), 'Starting');
+});
+
+it('keeps the image and defaults a run was started with when the operator has others', () => {
+  const started = plan(dataset());
+  const after = plan(dataset({ status: started.status as Dataset['status'] }), {
+    options: { trainerImage: 'trainer:2', intake: undefined, gatewayUrl: 'http://g' },
+  });
+  assert.is(after.create[0].spec?.template.spec?.containers[0].image, 'trainer:1');
+});
+
+it('puts the claim into every URI of a result', () => {
+  const object = dataset();
+  const { status } = plan(object, ended(object, 'Complete', { result }));
+  assert.is(status.artifact?.uri, 'store://fovea-store/blobs/sha256/b');
+  assert.is((status as Dataset['status'])?.reportURI, 'store://fovea-store/blobs/sha256/c');
+});
+
+it('does a finished run no second time, and changes nothing when asked again', () => {
+  const object = dataset();
+  const finished = plan(object, ended(object, 'Complete', { result }));
+  const again = plan(dataset({ status: finished.status as Dataset['status'] }));
+  assert.equal([again.create, again.remove, again.events], [[], [], []]);
+  assert.equal(JSON.parse(JSON.stringify(again.status)), JSON.parse(JSON.stringify(finished.status)));
+});
+
+it('makes the next attempt when a finished Job lost its pod before the result was read', () => {
+  const object = dataset();
+  const { jobs } = ended(object, 'Complete', { result });
+  const lost = plan(object, { jobs });
+  assert.equal(lost.remove, jobs);
+  const next = plan(dataset({ status: lost.status as Dataset['status'] }));
+  assert.match(next.create[0].metadata?.name ?? '', /-2$/);
+});
+
+it('leaves a failed run alone until something was changed', () => {
+  const object = dataset();
+  const job = ended(object, 'Failed', { failure });
+  const failed = plan(object, job);
+  assert.is(reason(failed.status as Dataset['status']), 'DigestMismatch');
+  const status = failed.status as Dataset['status'];
+  const again = plan(dataset({ status }), job);
+  assert.equal([again.create, again.remove, again.events], [[], [], []]);
+  const jobGone = plan(dataset({ status }));
+  assert.equal([jobGone.create, reason(jobGone.status as Dataset['status'])], [[], 'DigestMismatch']);
+});
+
+it('tries a failed run again when a limit was raised, which changes no number', () => {
+  const object = dataset();
+  const job = ended(object, 'Failed', { failure });
+  const { spec } = object;
+  const raised = dataset(
+    {
+      spec: { ...spec, resources: { limits: { memory: '8Gi' } } },
+      status: plan(object, job).status as Dataset['status'],
+    },
+    2,
+  );
+  const replaced = plan(raised, job);
+  assert.equal(replaced.remove, job.jobs);
+  const next = plan({ ...raised, status: replaced.status as Dataset['status'] });
+  assert.match(next.create[0].metadata?.name ?? '', /-2$/);
+  assert.is(next.create[0].spec?.template.spec?.containers[0].resources?.limits?.memory, '8Gi');
+});
+
+it('runs an unchanged spec once more when a person asks for it', () => {
+  const object = dataset();
+  const finished = plan(object, ended(object, 'Complete', { result }));
+  const asked = dataset({ status: finished.status as Dataset['status'] });
+  asked.metadata.annotations = { [REQUESTED_AT_ANNOTATION]: '2026-01-03T00:00:00Z' };
+  const { create, status } = plan(asked);
+  assert.is(create.length, 1);
+  assert.is(status.artifact?.uri, finished.status.artifact?.uri, 'the old result stays');
+});
+
+it('refuses a store that only one pod can use, before any pod exists', () => {
+  const exclusive = { spec: { accessModes: ['ReadWriteOncePod'] } } as V1PersistentVolumeClaim;
+  const { create, status } = plan(dataset(), { claim: exclusive });
+  assert.equal([create, reason(status as Dataset['status'])], [[], 'StoreNotShareable']);
+});
+
+it('waits for the Job of an earlier spec to be gone before it makes the next', () => {
+  const { jobs } = ended(dataset(), 'Failed', { failure });
+  const changed = dataset({ spec: { source: { type: 'HTTP', http: { url: 'http://x/b.tar', digest: DIGEST } } } }, 2);
+  const { create, remove, status } = plan(changed, { jobs });
+  assert.equal([create, remove, reason(status as Dataset['status'])], [[], jobs, 'ReplacingRun']);
+});
+
+it.run();
