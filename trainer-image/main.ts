@@ -51,7 +51,7 @@ async function main(): Promise<Outcome> {
   try {
     const invocation = await readInvocation(argv.slice(2), env);
     if (typeof invocation === 'string') {
-      stdout.write(`${invocation}\n`);
+      await print(invocation);
       return { exitCode: EXIT.DONE };
     }
     const store = await openStore(invocation.store);
@@ -84,16 +84,20 @@ function outcomeOf(error: unknown, signal?: AbortSignal): Outcome {
   return { exitCode: EXIT.FAILURE, failure: { reason: 'InternalError', message: message || 'no message' } };
 }
 
+/** Resolves when the reader has taken it: what a full pipe does not hold yet would be lost at the exit. */
+function print(text: string): Promise<void> {
+  return new Promise((resolve) => stdout.write(`${text}\n`, () => resolve()));
+}
+
 function conclude({ exitCode, result, failure }: Outcome): never {
   const file = env[ENV.TERMINATION_LOG];
-  if (result || failure) {
-    // In a pod the file is a mount, which cannot be renamed over.
-    if (file) writeFileSync(file, encodeTermination({ result, failure }));
-    else if (result) writeFileSync(stdout.fd, `${JSON.stringify(result, null, 2)}\n`);
-  }
+  // In a pod the file is a mount, which cannot be renamed over.
+  if (file && (result || failure)) writeFileSync(file, encodeTermination({ result, failure }));
   if (failure) stderr.write(`${failure.reason}: ${failure.message}\n`);
   exit(exitCode);
 }
 
 process.on('uncaughtException', (error) => conclude(outcomeOf(error)));
-conclude(await main());
+const outcome = await main();
+if (outcome.result && !env[ENV.TERMINATION_LOG]) await print(JSON.stringify(outcome.result, null, 2));
+conclude(outcome);
