@@ -155,6 +155,8 @@ it('carry four objects, applied at once and in the wrong order, from data to a s
   const ns = await place('line');
   await apply('inferenceServices', ns, 's');
   await apply('modelExports', ns, 'e');
+  await condition('inferenceServices', ns, 's', 'Ready', 'False', 'ModelExportNotReady');
+  await condition('modelExports', ns, 'e', 'Ready', 'False', 'TrainingJobNotFound');
   await apply('trainingJobs', ns, 't');
   await condition('trainingJobs', ns, 't', 'Ready', 'False', 'DatasetNotFound');
   await apply('datasets', ns, 'd');
@@ -196,19 +198,36 @@ it('carry four objects, applied at once and in the wrong order, from data to a s
   assert.is(service.status?.modelDigest, DIGEST.c);
 });
 
-it('make a Job again that was deleted behind their back', async () => {
+it('make a Job again that was deleted behind their back, and go on from there', async () => {
   const ns = await place('deleted');
-  await apply('datasets', ns, 'd');
-  const pod = await podOf('datasets', ns, 'd');
-  const { jobName } = (await get('datasets', ns, 'd')).status ?? {};
-  const job = await client.get<V1Job & KubeObject>(JOBS, ns, jobName!);
-  await client.delete(JOBS, ns, jobName!, job.metadata?.uid);
-  const again = await eventually(async () => {
-    const next = await podOf('datasets', ns, 'd');
-    return next.metadata?.uid !== pod.metadata?.uid && next;
+  const kinds: [Kind, string, Result][] = [
+    ['datasets', 'd', prepared],
+    ['trainingJobs', 't', trained],
+    ['modelExports', 'e', exported(true)],
+  ];
+  for (const [kind, name, result] of kinds) {
+    await apply(kind, ns, name);
+    const pod = await podOf(kind, ns, name);
+    const { jobName } = (await get(kind, ns, name)).status ?? {};
+    const job = await client.get<V1Job & KubeObject>(JOBS, ns, jobName!);
+    await client.delete(JOBS, ns, jobName!, job.metadata?.uid);
+    const again = await eventually(async () => {
+      const next = await podOf(kind, ns, name);
+      return next.metadata?.uid !== pod.metadata?.uid && next;
+    });
+    await end(again as V1Pod & KubeObject, 0, { result });
+    await condition(kind, ns, name, 'Ready', 'True');
+  }
+  await apply('inferenceServices', ns, 's');
+  const deployment = () =>
+    eventually(async () => (await client.list<V1Deployment & KubeObject>(DEPLOYMENTS, { namespace: ns })).items[0]);
+  const first = await deployment();
+  await client.delete(DEPLOYMENTS, ns, first.metadata?.name ?? '', first.metadata?.uid);
+  const second = await eventually(async () => {
+    const next = await deployment();
+    return next.metadata?.uid !== first.metadata?.uid && next;
   });
-  await end(again as V1Pod & KubeObject, 0, { result: prepared });
-  await condition('datasets', ns, 'd', 'Ready', 'True');
+  assert.is((second as KubeObject).metadata?.name, first.metadata?.name);
 });
 
 it('stall on a failure that only the user can mend, with the pod’s own words, and run again when the spec changes', async () => {
