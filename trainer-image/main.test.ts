@@ -6,6 +6,7 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { execPath } from 'node:process';
 import { text } from 'node:stream/consumers';
+import sharp from 'sharp';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { EXIT, PrepareResult, TerminationMessage } from './contract.ts';
@@ -154,7 +155,13 @@ it('a full disk ends with 1, to be tried again, and leaves no part of a dataset'
   const root = temporaryFolder();
   const store = join(root, 'store');
   const file = join(root, 'termination');
-  const words = ['prepare', await picturesOf(['cat', 'dog'], 20), '--store', store];
+  const folder = temporaryFolder();
+  // Larger than what is written at once, so that it fails in the middle of a shard.
+  const large = await sharp({ create: { width: 500, height: 500, channels: 3, background: 'red' } })
+    .png({ compressionLevel: 0 })
+    .toBuffer();
+  writeFiles(folder, { 'cat/1.png': large, 'cat/2.png': large, 'dog/1.png': large, 'dog/2.png': large });
+  const words = ['prepare', folder, '--store', store];
   const { code } = await trainer(words, { FOVEA_TERMINATION_LOG: file }, 'ulimit -f 40; exec "$@"');
   assert.is(code, EXIT.FAILURE);
   const { failure } = terminationOf(file);
