@@ -39,8 +39,10 @@ it.after(async () => {
   await plane.stop();
 });
 
+/** Pod Security refuses what is not `restricted`, so that every pod made in a test shows that ours are. */
 async function namespace(name: string): Promise<string> {
-  await client.create(NAMESPACES, { apiVersion: 'v1', kind: 'Namespace', metadata: { name } });
+  const labels = { 'pod-security.kubernetes.io/enforce': 'restricted' };
+  await client.create(NAMESPACES, { apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels } });
   return name;
 }
 
