@@ -77,10 +77,10 @@ it('brings objects that were applied in the wrong order to a service that answer
 it('a TrainingJob that is suspended saves its state, and goes on from there as its next attempt', async () => {
   // No checkpoint is due while it lasts: the only one is that of the suspension.
   const checkpoints = { everyEpochs: 1000, everySeconds: 86_400 };
-  const [epochs, stepsPerEpoch] = [40, Math.floor(432 / 32)];
+  const [epochs, stepsPerEpoch] = [25, Math.floor(432 / 32)];
   await line.apply(NAMESPACE, trainingJob('paused', 'tints', { epochs }, { checkpoints }));
   const { jobName } = (await line.until('trainingJobs', NAMESPACE, 'paused', ({ status }) => status?.jobName)).status!;
-  await said(jobName!, /epoch 2\/40/);
+  await said(jobName!, /epoch 2\/25/);
 
   await line.kubectl('-n', NAMESPACE, 'patch', 'ftj', 'paused', '--type=merge', '-p', '{"spec":{"suspend":true}}');
   const suspended = await line.until('trainingJobs', NAMESPACE, 'paused', isTrue('Suspended'));
