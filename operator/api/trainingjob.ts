@@ -33,7 +33,7 @@ export const TrainingJobSpec = z.strictObject({
     .describe('What trains.'),
   workers: z
     .strictObject({
-      replicas: z.int().min(1).max(1).default(1).describe('Pods that train together; one for now.'),
+      replicas: z.int().min(1).max(1).default(1).describe('Pods that train together.'),
       resources: Resources.optional(),
       pod: PodOverrides.optional(),
     })
