@@ -1,19 +1,19 @@
 /**
  * The operator: watches the four kinds and brings the cluster to what they ask for. Configured by environment:
  *
- * - OPERATOR_NAMESPACE: where its Secret lies (default fovea-system)
+ * - OPERATOR_NAMESPACE: where its Secret lies (default fovea-system; outside a pod: default)
  * - WATCH_NAMESPACES: comma-separated; empty: all
- * - POD_IP: address it listens on (default 127.0.0.1)
+ * - POD_IP: address it listens on; absent outside a pod, then 127.0.0.1
  * - INTAKE_PORT, HEALTH_PORT: default 8443 and 8080
  * - FOVEA_TRAINER_IMAGE: image of the pods it makes (default fovea/trainer:dev)
- * - FOVEA_INTAKE_URL: where workers report (default its own Service)
+ * - FOVEA_INTAKE_URL: where workers report (default its own Service; outside a pod: its own address)
  * - FOVEA_GATEWAY_URL: shown in InferenceService.status.url (default the gateway's Service)
  * - LOG_LEVEL: default info
  */
 import { connect } from './kube/client.ts';
 import { startController } from './kube/controller.ts';
 import { loadConfig } from './kube/credentials.ts';
-import { isConflict } from './kube/errors.ts';
+import { isConflict, isNotFound } from './kube/errors.ts';
 import { createRecorder } from './kube/events.ts';
 import { Queue } from './kube/queue.ts';
 import { splitKey } from './kube/resources.ts';
@@ -28,7 +28,10 @@ import { startWeb } from './web/server.ts';
 
 const env = process.env;
 const log = createLogger({ program: 'operator', level: env.LOG_LEVEL });
-const operatorNamespace = env.OPERATOR_NAMESPACE || 'fovea-system';
+const inPod = Boolean(env.POD_IP);
+const address = env.POD_IP || '127.0.0.1';
+const intakePort = Number(env.INTAKE_PORT || 8443);
+const operatorNamespace = env.OPERATOR_NAMESPACE || (inPod ? 'fovea-system' : 'default');
 const namespaces = (env.WATCH_NAMESPACES ?? '').split(',').filter((namespace) => namespace !== '');
 
 const RECONCILERS: Record<Component, (hands: Hands, key: string) => Promise<undefined>> = {
@@ -39,7 +42,13 @@ const RECONCILERS: Record<Component, (hands: Hands, key: string) => Promise<unde
 };
 const components = Object.keys(RECONCILERS) as Component[];
 
-const intakeUrl = env.FOVEA_INTAKE_URL || `https://fovea-operator.${operatorNamespace}.svc:${env.INTAKE_PORT || 8443}`;
+const intakeHost = inPod ? `fovea-operator.${operatorNamespace}.svc` : address;
+const intakeUrl = env.FOVEA_INTAKE_URL || `https://${intakeHost}:${intakePort}`;
+
+process.on('uncaughtException', (error) => {
+  log.fatal({ error }, 'cannot go on');
+  process.exit(1);
+});
 
 const metrics = operatorMetrics();
 const client = await connect(loadConfig(), metrics.request);
@@ -51,16 +60,19 @@ const world = openWorld({
   client,
   namespaces,
   wake: (component, key) => queues[component].add(key),
-  onError: (resource, error) => log.warn({ resource, error }, 'a list or watch failed and is tried again'),
+  onError: (resource, error) => {
+    if (isNotFound(error)) log.warn({ resource }, 'the API server does not know this resource: kubectl apply -f crds/');
+    else log.warn({ resource, error }, 'a list or watch failed and is tried again');
+  },
   observe: { relist: metrics.relist, rewatch: metrics.rewatch },
 });
 
 const web = await startWeb({
   client,
   namespace: operatorNamespace,
-  address: env.POD_IP || '127.0.0.1',
+  address,
   hosts: [new URL(intakeUrl).hostname],
-  intakePort: Number(env.INTAKE_PORT || 8443),
+  intakePort,
   healthPort: Number(env.HEALTH_PORT || 8080),
   ready: world.hasSynced,
   findPod: (namespace, name) => {

@@ -8,7 +8,6 @@
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { argv, exit, stderr, stdout } from 'node:process';
-import { parseArgs } from 'node:util';
 import sharp from 'sharp';
 import { parse } from 'yaml';
 import { type Client, connect } from '../../operator/kube/client.ts';
@@ -48,8 +47,10 @@ const started = performance.now();
 const elapsed = () => duration((performance.now() - started) / 1000);
 
 async function main(): Promise<number> {
-  const { values } = parseArgs({ args: argv.slice(2), options: { down: { type: 'boolean', default: false } } });
-  if (values.down) {
+  const words = argv.slice(2);
+  const unknown = words.find((word) => word !== '--down');
+  if (unknown) throw new QuickstartError(`there is no option ${unknown}, only --down, which removes the cluster`);
+  if (words.includes('--down')) {
     const found = await down({ name: CLUSTER, purge: true });
     say(found ? 'The quickstart’s cluster is gone, with all that was in it.' : 'There is no quickstart cluster.');
     return 0;

@@ -119,6 +119,11 @@ export const REASONS: Record<'Dataset' | 'TrainingJob' | 'ModelExport' | 'Infere
         meaning: 'The export does not hold its limits; its numbers are kept.',
       },
       ...RUN_REASONS,
+      {
+        reason: 'CheckpointNotFound',
+        with: 'Reconciling',
+        meaning: 'The TrainingJob is ready and has no such checkpoint.',
+      },
       ...input('TrainingJob'),
       ...input('Dataset'),
       ...RERUN_REASONS,

@@ -4,7 +4,7 @@ import { Classes, Digest, Duplicates, ImageBounds, Layout, Quarantine, Split } f
 import type { FoveaObject } from './object.ts';
 import { PodOverrides } from './pod.ts';
 import { Resources } from './resources.ts';
-import { Decimal, RUN_STATUS } from './status.ts';
+import { Decimal, PROGRESS, ResolvedImage, RUN_STATUS } from './status.ts';
 import { ClaimName, Store, VolumePath } from './store.ts';
 
 const Source = z
@@ -53,7 +53,7 @@ export const DatasetStatus = z.strictObject({
   ...RUN_STATUS,
   resolved: z
     .strictObject({
-      image: z.string().max(1024).describe('Image of the pods.'),
+      image: ResolvedImage,
       classes: Classes.unwrap().describe('Classes as given.'),
       layout: Layout,
       split: Split,
@@ -65,8 +65,7 @@ export const DatasetStatus = z.strictObject({
     .describe('All defaults, frozen when the run started.'),
   progress: z
     .strictObject({
-      stage: z.string().max(64).describe('What is being done.'),
-      percent: z.int().min(0).max(100).describe('Share done, in percent.'),
+      ...PROGRESS,
     })
     .optional()
     .describe('How far the present run is.'),

@@ -5,7 +5,7 @@ import type { FoveaObject } from './object.ts';
 import { PodOverrides } from './pod.ts';
 import { referenceTo } from './reference.ts';
 import { Resources } from './resources.ts';
-import { Decimal, RUN_STATUS } from './status.ts';
+import { Decimal, PROGRESS, ResolvedImage, RUN_STATUS } from './status.ts';
 import { Store } from './store.ts';
 import { Rerun } from './trainingjob.ts';
 
@@ -49,7 +49,7 @@ export const ModelExportStatus = z.strictObject({
   ...RUN_STATUS,
   resolved: z
     .strictObject({
-      image: z.string().max(1024).describe('Image of the pods.'),
+      image: ResolvedImage,
       onnx: OnnxFormat,
       verify: VerifyLimits,
     })
@@ -57,8 +57,7 @@ export const ModelExportStatus = z.strictObject({
     .describe('All defaults, frozen when the run started.'),
   progress: z
     .strictObject({
-      stage: z.string().max(64).describe('What is being done.'),
-      percent: z.int().min(0).max(100).describe('Share done, in percent.'),
+      ...PROGRESS,
     })
     .optional()
     .describe('How far the present run is.'),

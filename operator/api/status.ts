@@ -37,6 +37,15 @@ export const COMMON_STATUS = {
     .describe('State, see below.'),
 };
 
+/** How far a run is; each kind may say more. */
+export const PROGRESS = {
+  stage: z.string().max(64).describe('What is being done.'),
+  percent: z.int().min(0).max(100).describe('Share done, in percent.'),
+};
+
+/** The image that a run's pods have, in `status.resolved`. */
+export const ResolvedImage = z.string().max(1024).describe('Image of the pods.');
+
 /** Fields of the kinds whose work is a run: Dataset, TrainingJob, ModelExport. */
 export const RUN_STATUS = {
   ...COMMON_STATUS,

@@ -5,7 +5,7 @@ import type { FoveaObject } from './object.ts';
 import { PodOverrides } from './pod.ts';
 import { referenceTo } from './reference.ts';
 import { Resources } from './resources.ts';
-import { Decimal, RUN_STATUS } from './status.ts';
+import { Decimal, PROGRESS, ResolvedImage, RUN_STATUS } from './status.ts';
 import { Store } from './store.ts';
 
 export const Rerun = z
@@ -47,13 +47,12 @@ export type TrainingJobSpec = z.input<typeof TrainingJobSpec>;
 export const TrainingJobStatus = z.strictObject({
   ...RUN_STATUS,
   resolved: z
-    .strictObject({ image: z.string().max(1024).describe('Image of the pods.'), model: Model, recipe: Recipe })
+    .strictObject({ image: ResolvedImage, model: Model, recipe: Recipe })
     .optional()
     .describe('All defaults, frozen when the run started.'),
   progress: z
     .strictObject({
-      stage: z.string().max(64).describe('What is being done.'),
-      percent: z.int().min(0).max(100).describe('Share done, in percent.'),
+      ...PROGRESS,
       epoch: z.int().min(0).optional().describe('Epoch, from 1.'),
       epochs: z.int().min(0).optional().describe('Epochs in all.'),
       step: z.int().min(0).optional().describe('Optimizer step.'),

@@ -16,7 +16,7 @@ import { decimal } from './decimal.ts';
 import type { RunKind } from './run.ts';
 
 /** Frozen when a run starts. */
-interface DatasetResolved {
+export interface DatasetResolved {
   image: string;
   classes: string[];
   layout: PrepareTask['layout'];

@@ -7,7 +7,7 @@ import { decimal } from './decimal.ts';
 import type { RunKind } from './run.ts';
 
 /** Frozen when a run starts. */
-interface ModelExportResolved {
+export interface ModelExportResolved {
   image: string;
   onnx: OnnxFormat;
   verify: VerifyLimits;

@@ -7,7 +7,7 @@ import { decimal } from './decimal.ts';
 import type { RunKind } from './run.ts';
 
 /** Frozen when a run starts. */
-interface TrainingJobResolved {
+export interface TrainingJobResolved {
   image: string;
   model: Model;
   recipe: Recipe;

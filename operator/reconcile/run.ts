@@ -7,12 +7,12 @@ import type { TrainingJob } from '../api/trainingjob.ts';
 import type { Client } from '../kube/client.ts';
 import type { Recorder } from '../kube/events.ts';
 import { JOBS, type KubeObject, type Resource, splitKey } from '../kube/resources.ts';
-import { DATASET } from '../plan/dataset.ts';
-import { MODEL_EXPORT } from '../plan/modelexport.ts';
+import { DATASET, type DatasetResolved } from '../plan/dataset.ts';
+import { MODEL_EXPORT, type ModelExportResolved } from '../plan/modelexport.ts';
 import { type OperatorOptions, planRun, type RunKind } from '../plan/run.ts';
 import { claimName } from '../plan/store.ts';
 import { type Input, inputOf, type RunObject } from '../plan/target.ts';
-import { TRAINING_JOB } from '../plan/trainingjob.ts';
+import { TRAINING_JOB, type TrainingJobResolved } from '../plan/trainingjob.ts';
 import { createOnce, remove, writeStatus } from './apply.ts';
 import type { ProgressBoard } from './progress.ts';
 import { ownerKey, type View, type World } from './world.ts';
@@ -72,15 +72,15 @@ async function reconcile<Object extends RunObject, Resolved>(
   await writeStatus(client, resource, object, plan.status, plan.events, recorder);
 }
 
-const DATASET_RECONCILED: Reconciled<Dataset, never> = {
-  kind: DATASET as never,
+const DATASET_RECONCILED: Reconciled<Dataset, DatasetResolved> = {
+  kind: DATASET,
   resource: RESOURCES.datasets,
   objects: (world) => world.datasets,
   inputs: () => [],
 };
 
-const TRAINING_JOB_RECONCILED: Reconciled<TrainingJob, never> = {
-  kind: TRAINING_JOB as never,
+const TRAINING_JOB_RECONCILED: Reconciled<TrainingJob, TrainingJobResolved> = {
+  kind: TRAINING_JOB,
   resource: RESOURCES.trainingJobs,
   objects: (world) => world.trainingJobs,
   inputs: (job, world) => {
@@ -90,8 +90,8 @@ const TRAINING_JOB_RECONCILED: Reconciled<TrainingJob, never> = {
   },
 };
 
-const MODEL_EXPORT_RECONCILED: Reconciled<ModelExport, never> = {
-  kind: MODEL_EXPORT as never,
+const MODEL_EXPORT_RECONCILED: Reconciled<ModelExport, ModelExportResolved> = {
+  kind: MODEL_EXPORT,
   resource: RESOURCES.modelExports,
   objects: (world) => world.modelExports,
   inputs: (modelExport, world) => {
@@ -100,8 +100,12 @@ const MODEL_EXPORT_RECONCILED: Reconciled<ModelExport, never> = {
     const job = world.trainingJobs.get(namespace, name);
     const model = inputOf('TrainingJob', name, namespace, 'spec.source.trainingJob.name', job);
     if ('reason' in model || !job) return [model];
-    const other = checkpoint === 'Last' && job.status?.checkpoints?.find((entry) => entry.name === 'Last');
-    const chosen = other ? { ...model, entry: { ...model.entry, digest: other.digest } } : model;
+    const wanted = job.status?.checkpoints?.find((entry) => entry.name === (checkpoint ?? 'Best'));
+    if (!wanted) {
+      const message = `TrainingJob ${name} has no checkpoint ${checkpoint ?? 'Best'}; choose another in spec.source.trainingJob.checkpoint.`;
+      return [{ reason: 'CheckpointNotFound', message }];
+    }
+    const chosen = { ...model, entry: { ...model.entry, digest: wanted.digest } };
     const reference = modelExport.spec.verify?.datasetRef;
     if (reference) {
       const dataset = world.datasets.get(namespace, reference.name);

@@ -6,11 +6,11 @@ import type { V1Pod } from '@kubernetes/client-node';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { JOBS, type KubeObject, PODS } from '../../operator/kube/resources.ts';
+import { eventually } from '../eventually.ts';
 import {
   askAllTheTime,
   colours,
   condition,
-  eventually,
   inferenceService,
   isTrue,
   type Line,

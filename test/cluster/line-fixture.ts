@@ -19,10 +19,8 @@ import type { TrainingJobStatus } from '../../operator/api/trainingjob.ts';
 import { type Client, connect } from '../../operator/kube/client.ts';
 import { loadConfig } from '../../operator/kube/credentials.ts';
 import { makeTar } from '../../trainer-image/data/test-pictures.ts';
+import { eventually } from '../eventually.ts';
 import { down, up } from './cluster.ts';
-
-/** Seconds after which a condition that was waited for is given up; generous, as the machine may be busy. */
-const PATIENCE_SECONDS = 120;
 
 type Kind = keyof typeof RESOURCES;
 export type LineObject = FoveaObject<
@@ -119,17 +117,6 @@ export async function startLine(name: string): Promise<Line> {
   } catch (error) {
     await line[Symbol.asyncDispose]();
     throw error;
-  }
-}
-
-/** Waits until `what` gives something true, and returns it. */
-export async function eventually<T>(what: () => Promise<T>, describe: () => string = () => `${what}`) {
-  const deadline = performance.now() + PATIENCE_SECONDS * 1000;
-  for (;;) {
-    const found = await what();
-    if (found) return found;
-    if (performance.now() > deadline) throw new Error(`not within ${PATIENCE_SECONDS} s: ${describe()}`);
-    await delay(100);
   }
 }
 

@@ -8,8 +8,8 @@ import { closeSync, existsSync, openSync } from 'node:fs';
 import { chmod, chown, copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { env, getuid } from 'node:process';
-import { setTimeout as delay } from 'node:timers/promises';
 import { stringify } from 'yaml';
+import { eventually } from '../eventually.ts';
 import { kubectlBinaries, processNodeBinary } from './build.ts';
 import { type ControlPlane, startControlPlane } from './controlplane.ts';
 import { keyFile } from './credentials.ts';
@@ -19,7 +19,6 @@ import { request } from './requests.ts';
 /** The user nobody, on every Linux. */
 const UNPRIVILEGED = 65534;
 /** Seconds after which a condition that was waited for is given up; generous, as the machine may be busy. */
-const PATIENCE_SECONDS = 40;
 /** Seconds after which containers end whose node is gone. */
 const ORPHAN_SECONDS = 4;
 
@@ -75,17 +74,6 @@ export interface NodeCluster extends AsyncDisposable {
   /** What `cluster down` does: every container ends. */
   down(): Promise<void>;
   setImages(images: Record<string, object>): Promise<void>;
-}
-
-/** Waits until `what` gives something true, and returns it. */
-export async function eventually<T>(what: () => Promise<T>, describe: () => string = () => `${what}`): Promise<T> {
-  const deadline = performance.now() + PATIENCE_SECONDS * 1000;
-  for (;;) {
-    const found = await what();
-    if (found) return found;
-    if (performance.now() > deadline) throw new Error(`not within ${PATIENCE_SECONDS} s: ${describe()}`);
-    await delay(50);
-  }
 }
 
 /** Brings up control plane and node. */

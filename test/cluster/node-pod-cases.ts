@@ -3,16 +3,8 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import {
-  eventually,
-  IMAGES,
-  isReady,
-  type KubeObject,
-  podOf,
-  processesWith,
-  serving,
-  startNodeCluster,
-} from './node-fixture.ts';
+import { eventually } from '../eventually.ts';
+import { IMAGES, isReady, type KubeObject, podOf, processesWith, serving, startNodeCluster } from './node-fixture.ts';
 
 /** A pod without what only an object of its own has. */
 const template = (...args: Parameters<typeof podOf>) => ({ spec: podOf(...args).spec });

@@ -3,15 +3,8 @@ import { readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import {
-  eventually,
-  isReady,
-  type KubeObject,
-  podOf,
-  processesWith,
-  serving,
-  startNodeCluster,
-} from './node-fixture.ts';
+import { eventually } from '../eventually.ts';
+import { isReady, type KubeObject, podOf, processesWith, serving, startNodeCluster } from './node-fixture.ts';
 
 const cluster = await startNodeCluster('userns');
 const { apply, until, finished, logs, remove, kubectl } = cluster;

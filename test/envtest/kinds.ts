@@ -4,6 +4,7 @@ import { parse } from 'yaml';
 import { KINDS } from '../../operator/api/kinds.ts';
 import type { Client } from '../../operator/kube/client.ts';
 import type { KubeObject } from '../../operator/kube/resources.ts';
+import { eventually } from '../eventually.ts';
 
 const CRDS = {
   group: 'apiextensions.k8s.io',
@@ -27,22 +28,5 @@ export async function installKinds(client: Client): Promise<void> {
       await client.list({ group: 'fovea.dev', version: 'v1alpha1', plural, kind: '', namespaced: true }, {});
       return true;
     });
-  }
-}
-
-/** Asks until `condition` holds and returns what it gave; errors count as not yet. */
-export async function eventually<T>(condition: () => Promise<T>, seconds = 30): Promise<NonNullable<T>> {
-  const deadline = performance.now() + seconds * 1000;
-  let last: unknown;
-  for (;;) {
-    try {
-      const value = await condition();
-      if (value) return value;
-      last = 'it does not hold';
-    } catch (error) {
-      last = error;
-    }
-    if (performance.now() > deadline) throw new Error(`not within ${seconds} s: ${last}`, { cause: last });
-    await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }

@@ -10,7 +10,7 @@ import { Queue } from '../../operator/kube/queue.ts';
 import { type Reflector, reflect } from '../../operator/kube/reflector.ts';
 import { CONFIG_MAPS, type KubeObject, keyOf, type Resource } from '../../operator/kube/resources.ts';
 import { type ControlPlane, startControlPlane } from '../cluster/controlplane.ts';
-import { eventually } from './kinds.ts';
+import { eventually } from '../eventually.ts';
 import { type FaultProxy, randomOf, startFaultProxy } from './kube-proxy.ts';
 
 const it = suite('reflector, queue and controller against an API server');
@@ -116,7 +116,7 @@ class Follower {
         );
         fresh = (await Promise.all(lists)).flatMap(({ items }) => items.map(identity)).sort();
         return this.reflector.cache.list().map(identity).sort().join() === fresh.join();
-      }, 30);
+      });
     } catch {
       assert.equal(this.reflector.cache.list().map(identity).sort(), fresh, 'the cache differs from a fresh list');
     }

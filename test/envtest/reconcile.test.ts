@@ -11,7 +11,8 @@ import { loadConfig } from '../../operator/kube/credentials.ts';
 import { CLAIMS, DEPLOYMENTS, JOBS, type KubeObject, PODS, type Resource } from '../../operator/kube/resources.ts';
 import { EXIT, type Failure, type Result } from '../../trainer-image/contract.ts';
 import { type ControlPlane, startControlPlane } from '../cluster/controlplane.ts';
-import { eventually, installKinds } from './kinds.ts';
+import { eventually } from '../eventually.ts';
+import { installKinds } from './kinds.ts';
 
 const it = suite('reconcilers');
 
@@ -26,7 +27,6 @@ it.before(async () => {
   plane = await startControlPlane({ controllers: true });
   client = await connect(loadConfig(plane.kubeconfig));
   await installKinds(client);
-  await namespace('fovea-system');
   operator = spawn(process.execPath, ['operator/main.ts'], {
     stdio: ['ignore', 'inherit', 'inherit'],
     env: { ...process.env, KUBECONFIG: plane.kubeconfig, INTAKE_PORT: '0', HEALTH_PORT: '0', LOG_LEVEL: 'warn' },
