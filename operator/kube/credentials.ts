@@ -1,8 +1,10 @@
 /** Which API server, and who we are to it: a kubeconfig or the pod's service account, read again while the program runs. */
-import { accessSync } from 'node:fs';
+import { accessSync, readFileSync } from 'node:fs';
+import { delimiter, dirname, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import { KubeConfig } from '@kubernetes/client-node';
+import { KubeConfig, type User } from '@kubernetes/client-node';
 import { Agent, type Dispatcher, ProxyAgent } from 'undici';
+import { parse } from 'yaml';
 
 const SERVICE_ACCOUNT_TOKEN = '/var/run/secrets/kubernetes.io/serviceaccount/token';
 /** Tokens and certificates are rotated well before they end, so that a copy this old (ms) is still good. */
@@ -14,11 +16,36 @@ const REFRESH = 30_000;
  */
 export function loadConfig(file?: string): KubeConfig {
   const config = new KubeConfig();
+  const files = file ? [file] : (process.env.KUBECONFIG?.split(delimiter).filter((path) => path !== '') ?? []);
   if (file) config.loadFromFile(file);
   else if (!process.env.KUBECONFIG && process.env.KUBERNETES_SERVICE_HOST && exists(SERVICE_ACCOUNT_TOKEN)) {
     config.loadFromCluster();
   } else config.loadFromDefault();
+  config.users = config.users.map((user) => ({ ...user, ...tokenFileOf(user.name, files) }));
   return config;
+}
+
+/**
+ * A user's `tokenFile` in the first of the kubeconfigs that names the user, as what client-node reads again and again. By
+ * itself client-node passes the field over, and the user would be nobody.
+ */
+function tokenFileOf(name: string, files: readonly string[]): Partial<User> {
+  for (const file of files.filter(exists)) {
+    const { users } = (parse(readFileSync(file, 'utf8')) ?? {}) as {
+      users?: { name?: string; user?: KubeconfigUser }[];
+    };
+    const found = users?.find((entry) => entry.name === name)?.user;
+    if (!found) continue;
+    if (found.token || !found.tokenFile) return {};
+    // As kubectl has it: relative to the kubeconfig.
+    return { authProvider: { name: 'tokenFile', config: { tokenFile: resolve(dirname(file), found.tokenFile) } } };
+  }
+  return {};
+}
+
+interface KubeconfigUser {
+  token?: string;
+  tokenFile?: string;
 }
 
 function exists(file: string): boolean {

@@ -18,7 +18,7 @@ import { writeWhole } from './files.ts';
 import { healthCheck, nodeCheck } from './health.ts';
 import { ownImages } from './images.ts';
 import { locked } from './lock.ts';
-import { isFree } from './ports.ts';
+import { becomesFree } from './ports.ts';
 import { preflight } from './preflight.ts';
 import { componentOf, processesOf, type Running, ready, start, stop } from './processes.ts';
 import { type Progress, progressOn } from './progress.ts';
@@ -27,6 +27,7 @@ import {
   COMPONENTS,
   type Component,
   folderOf,
+  type MountMode,
   newPorts,
   newRecord,
   readRecord,
@@ -61,6 +62,8 @@ export interface UpOptions {
   name?: string;
   /** File that maps image names to commands, kept for the next `up`. Default: the kept one, else fovea's own images. */
   images?: string;
+  /** How the node shows mounts to pods; kept for the next `up`. Default: the kept one, else `auto` (see docs/cluster.md). */
+  mountMode?: MountMode;
   progress?: Progress;
 }
 
@@ -81,7 +84,12 @@ export async function up(options: UpOptions = {}): Promise<Cluster> {
     dir,
     async () => {
       const before = (await readRecord(name)) ?? (await newRecord(name));
-      const record: ClusterRecord = { ...before, programs, images: images ?? before.images };
+      const record: ClusterRecord = {
+        ...before,
+        programs,
+        images: images ?? before.images,
+        mountMode: options.mountMode ?? before.mountMode,
+      };
       await prepare(record, progress);
       const cluster = clusterOf(record, tools);
       await startMissing(record, cluster, progress);
@@ -110,7 +118,7 @@ async function prepare(record: ClusterRecord, progress: Progress): Promise<void>
 
   const absent = COMPONENTS.filter((c) => !running.some((r) => r.component === c && !stale.includes(r)));
   const busy: Component[] = [];
-  for (const component of absent) if (!(await isFree(record.ports[component]))) busy.push(component);
+  for (const component of absent) if (!(await becomesFree(record.ports[component]))) busy.push(component);
   if (busy.length > 0) {
     progress.say(`Other programs listen on the ports of ${busy.join(', ')}: the cluster moves to new ones`);
     await stop(running, GRACE_SECONDS);
@@ -293,7 +301,7 @@ function nodeConfiguration(record: ClusterRecord): string {
     stateDir: join(dir, 'node'),
     volumesDir: join(dir, 'volumes'),
     imagesFile: record.images ?? join(dir, 'images.yaml'),
-    mountMode: 'auto',
+    mountMode: record.mountMode ?? 'auto',
     podNetwork: record.networks.pods,
     orphanSeconds: ORPHAN_SECONDS,
   });

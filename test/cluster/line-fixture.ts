@@ -21,6 +21,7 @@ import { loadConfig } from '../../operator/kube/credentials.ts';
 import { makeTar } from '../../trainer-image/data/test-pictures.ts';
 import { eventually } from '../eventually.ts';
 import { down, up } from './cluster.ts';
+import type { MountMode } from './record.ts';
 
 type Kind = keyof typeof RESOURCES;
 export type LineObject = FoveaObject<
@@ -48,9 +49,9 @@ export interface Line extends AsyncDisposable {
 }
 
 /** @param name of the cluster; as an ordinary user's tests share the folder of their clusters */
-export async function startLine(name: string): Promise<Line> {
+export async function startLine(name: string, mountMode?: MountMode): Promise<Line> {
   const quiet = { say() {}, update() {} };
-  const cluster = await up({ name, progress: quiet });
+  const cluster = await up({ name, mountMode, progress: quiet });
   const folder = await mkdtemp(join(tmpdir(), 'fovea-line-'));
   const files = new Map<string, Buffer>();
   const server = createServer((request, response) => {

@@ -5,12 +5,13 @@ import process, { argv, env, exit, stderr, stdout } from 'node:process';
 import { parseArgs } from 'node:util';
 import { type ClusterStatus, DEFAULT_NAME, down, find, logFile, status, up } from './cluster.ts';
 import { progressOn } from './progress.ts';
-import { COMPONENTS, clusterNames, folderOf } from './record.ts';
+import { COMPONENTS, clusterNames, folderOf, MOUNT_MODES, type MountMode } from './record.ts';
 
 const USAGE = `usage: npm run cluster -- COMMAND [--name NAME]
 
   up       bring the cluster up, from whatever state it is in; the first time builds it (minutes)
              --images FILE   which command stands for which image (default: fovea's own images)
+             --mount-mode M  how pods see their mounts: ${MOUNT_MODES.join(', ')} (default: auto); counts when the node starts
   down     end everything that runs of it; objects and volumes are kept
              --purge         and remove them
   status   each component with process, uptime, port and health; exit code 1 if one is not healthy
@@ -26,6 +27,7 @@ NAME is ${DEFAULT_NAME} if not given; clusters of different names are apart.
 const OPTIONS = {
   name: { type: 'string', default: DEFAULT_NAME },
   images: { type: 'string' },
+  'mount-mode': { type: 'string' },
   purge: { type: 'boolean', default: false },
   json: { type: 'boolean', default: false },
   follow: { type: 'boolean', short: 'f', default: false },
@@ -34,7 +36,7 @@ const OPTIONS = {
 
 /** Options that a command takes beside --name. */
 const TAKES: Record<string, readonly string[]> = {
-  up: ['images'],
+  up: ['images', 'mount-mode'],
   down: ['purge'],
   status: ['json'],
   env: ['json'],
@@ -65,7 +67,7 @@ async function main(): Promise<number> {
   const { name } = values;
   switch (verb) {
     case 'up':
-      return bringUp(name, values.images);
+      return bringUp(name, values.images, mountModeOf(values['mount-mode']));
     case 'down': {
       const found = await down({ name, purge: values.purge });
       stdout.write(
@@ -84,10 +86,17 @@ async function main(): Promise<number> {
   }
 }
 
-async function bringUp(name: string, images: string | undefined): Promise<number> {
+/** @throws Error naming the modes if it is none */
+function mountModeOf(word: string | undefined): MountMode | undefined {
+  const mode = MOUNT_MODES.find((known) => known === word);
+  if (word !== undefined && !mode) throw new Error(`--mount-mode=${word}: want one of ${MOUNT_MODES.join(', ')}`);
+  return mode;
+}
+
+async function bringUp(name: string, images: string | undefined, mountMode: MountMode | undefined): Promise<number> {
   const progress = progressOn(stderr);
   const started = performance.now();
-  const { kubeconfig } = await up({ name, images, progress });
+  const { kubeconfig } = await up({ name, images, mountMode, progress });
   progress.say(`${name} is up after ${((performance.now() - started) / 1000).toFixed(1)} s: KUBECONFIG=${kubeconfig}`);
   return 0;
 }

@@ -2,6 +2,7 @@
 import { randomInt } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
 
 /** Below the range from which the kernel takes the ports of outgoing connections (from 32768), above the well-known ones. */
 const FIRST = 20_000;
@@ -14,6 +15,17 @@ export function isFree(port: number): Promise<boolean> {
     server.once('error', () => resolve(false));
     server.listen({ port, host: '127.0.0.1', exclusive: true }, () => server.close(() => resolve(true)));
   });
+}
+
+/**
+ * Whether the port is free, or becomes so within a second: a process that was just killed is out of the process table before
+ * the kernel closes its sockets.
+ */
+export async function becomesFree(port: number): Promise<boolean> {
+  for (const deadline = performance.now() + 1000; performance.now() < deadline; await delay(20)) {
+    if (await isFree(port)) return true;
+  }
+  return false;
 }
 
 /** `count` different free ports, none of them in `taken` (ports that others keep without listening now). */

@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -5,7 +6,7 @@ import { join } from 'node:path';
 import { env } from 'node:process';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { freeNetworks, freePorts, isFree, networksOf } from './ports.ts';
+import { becomesFree, freeNetworks, freePorts, isFree, networksOf } from './ports.ts';
 import { clusterNames, folderOf, newRecord, readRecord, writeRecord } from './record.ts';
 
 const it = suite('cluster record');
@@ -64,6 +65,16 @@ it('sees a port on which somebody listens as taken', async () => {
   await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve));
   assert.is(await isFree(port), false);
   server.close();
+});
+
+it('a port whose holder is just ending is waited for, and one that stays taken is not free', async () => {
+  const [port] = await freePorts(1);
+  const holder = createServer().listen(port, '127.0.0.1');
+  await once(holder, 'listening');
+  assert.is(await becomesFree(port!), false);
+  const soon = becomesFree(port!);
+  holder.close();
+  assert.is(await soon, true);
 });
 
 it('passes over a network in which somebody listens', async () => {

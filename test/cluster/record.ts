@@ -17,6 +17,10 @@ export const COMPONENTS = [
 ] as const;
 export type Component = (typeof COMPONENTS)[number];
 
+/** How the node shows mounts to pods: in user namespaces, by rewriting paths, or (auto) as the machine allows. */
+export const MOUNT_MODES = ['auto', 'userns', 'rewrite'] as const;
+export type MountMode = (typeof MOUNT_MODES)[number];
+
 const port = z.int().min(1).max(65535);
 const network = z.string().regex(/^127\.\d{1,3}$/);
 
@@ -32,6 +36,7 @@ const recordSchema = z.strictObject({
   networks: z.strictObject({ pods: network, services: network }),
   /** The file that maps image names to commands; absent: the one made for fovea's own images. */
   images: z.string().optional(),
+  mountMode: z.enum(MOUNT_MODES).optional(),
   /** The programs it was last started with, so that ending it never needs a build. */
   programs: z.strictObject({ kube: z.string(), processNode: z.string() }).optional(),
 });
