@@ -66,6 +66,9 @@ export const ENV = {
 /** Audience of the projected token that workers show to the intake. */
 export const INTAKE_AUDIENCE = 'fovea-intake';
 
+/** Port at which a worker's ring listens, at its pod's address. */
+export const RING_PORT = 7077;
+
 /** Kubernetes keeps this many bytes of a termination message; a longer one is cut and would not parse. */
 export const TERMINATION_MESSAGE_BYTES = 4096;
 
@@ -411,6 +414,9 @@ export const Preprocessing = z.strictObject({
 });
 export type Preprocessing = z.infer<typeof Preprocessing>;
 
+/** Most ranks of one run. */
+export const MAX_WORKERS = 512;
+
 export const TrainTask = z.strictObject({
   kind: z.literal('train'),
   run: z.string().describe('Folder below `runs/` that is this run’s own: checkpoints and their journal.'),
@@ -419,6 +425,17 @@ export const TrainTask = z.strictObject({
   recipe: Recipe.prefault({}),
   checkpoints: Checkpoints.prefault({}),
   threads: z.int().min(1).optional().describe('Threads of the engine. Default: the CPUs of the machine.'),
+  workers: z
+    .int()
+    .min(1)
+    .max(MAX_WORKERS)
+    .default(1)
+    .describe('Processes that train together. With more than one the ring comes from the intake.'),
+  stackAfterSeconds: z
+    .number()
+    .gt(0)
+    .default(300)
+    .describe('An engine whose step stands still for this long is asked for its stack, which goes with the progress.'),
 });
 export type TrainTask = z.infer<typeof TrainTask>;
 
@@ -591,5 +608,39 @@ export const Progress = z.strictObject({
   etaSeconds: z.number().min(0).optional(),
   samplesPerSecond: z.number().min(0).optional(),
   metrics: z.array(Metric).max(16).optional(),
+  /** The ring the worker is in; absent while it waits for one, and with one worker. */
+  generation: z.int().min(1).optional(),
+  /** What the engine is at, by which the one that the others wait for is found. */
+  activity: z.enum(['Computing', 'Exchanging', 'WaitingForRing', 'Saving']).optional(),
+  /** Seconds since the engine's step last changed, when it stands still; reports go on meanwhile. */
+  standingSeconds: z.number().min(0).optional(),
+  /** The engine's stack, innermost first, once it stands still for `stackAfterSeconds`. */
+  stack: z.string().max(4096).optional(),
 });
 export type Progress = z.infer<typeof Progress>;
+
+/**
+ * `POST <intake>/v1/ring`: asks for a ring, that is for one newer than `after` (0: any). A worker that asks for a newer one than the
+ * present says by it that the present one is broken. 200 with a `Ring`; 204 after at most `RING_POLL_SECONDS`: ask again.
+ */
+export const RingRequest = z.strictObject({ after: z.int().min(0) });
+export type RingRequest = z.infer<typeof RingRequest>;
+
+/** Longest time that a request for a ring is held. */
+export const RING_POLL_SECONDS = 25;
+
+/** All that a worker needs to meet its peers. Each listens at its address and `RING_PORT`. */
+export const Ring = z.strictObject({
+  /** Counts up over the life of a TrainingJob. Peers of another generation are refused. */
+  generation: z.int().min(1),
+  /** The asker's own rank. */
+  rank: z.int().min(0),
+  /** By rank. */
+  members: z
+    .array(z.strictObject({ rank: z.int().min(0), pod: z.string().max(253), address: z.string().max(253) }))
+    .min(1)
+    .max(MAX_WORKERS),
+  /** Of this generation alone, base64 of 32 bytes: peers prove to each other by HMAC that they know it. */
+  secret: z.base64(),
+});
+export type Ring = z.infer<typeof Ring>;

@@ -33,6 +33,8 @@ export const TRAINING_JOB: RunKind<TrainingJob, TrainingJobResolved> = {
     recipe,
     checkpoints: Checkpoints.parse(spec.checkpoints ?? {}),
     threads: threads(withDefaults('train', spec.workers?.resources)),
+    workers: spec.workers?.replicas ?? 1,
+    stackAfterSeconds: 300,
   }),
   pod: ({ spec }) => ({ resources: withDefaults('train', spec.workers?.resources), pod: spec.workers?.pod }),
   summarize: (result) => {
