@@ -1,4 +1,5 @@
 /** Logs are JSON lines on standard output; what a line is about (object, reconcile) is bound once, not written into each text. */
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { randomUUID } from 'node:crypto';
 import { type Logger, pino, stdTimeFunctions } from 'pino';
 
@@ -14,6 +15,7 @@ export function createLogger(options: { program: string; level?: string }): Logg
   return pino({
     level: options.level ?? 'info',
     base: { program: options.program },
+    mixin: () => reconciles.getStore() ?? {},
     timestamp: stdTimeFunctions.isoTime,
     formatters: { level: (label) => ({ level: label }) },
     // An error is often logged under the name `error`; pino knows only `err` by itself.
@@ -22,11 +24,20 @@ export function createLogger(options: { program: string; level?: string }): Logg
   });
 }
 
-/** A logger of one reconcile of one object: all of its lines can be found by `reconcile`, all of the object's by `object`. */
-export function forReconcile(
-  log: Logger,
-  subject: { controller: string; namespace: string; name: string; generation?: number },
-): Logger {
-  const { controller, namespace, name, generation } = subject;
-  return log.child({ controller, object: `${namespace}/${name}`, generation, reconcile: randomUUID().slice(0, 8) });
+interface Reconcile {
+  controller: string;
+  /** `namespace/name` */
+  object: string;
+  /** Of this one call. */
+  reconcile: string;
+}
+
+const reconciles = new AsyncLocalStorage<Reconcile>();
+
+/**
+ * Runs one reconcile of one object. Each line that is logged in it, wherever that is, can be found by `reconcile`, and all of the
+ * object's by `object`.
+ */
+export function inReconcile<T>(subject: { controller: string; object: string }, run: () => T): T {
+  return reconciles.run({ ...subject, reconcile: randomUUID().slice(0, 8) }, run);
 }

@@ -3,21 +3,28 @@
  *
  * - OPERATOR_NAMESPACE: where its Secret lies (default fovea-system; outside a pod: default)
  * - WATCH_NAMESPACES: comma-separated; empty: all
+ * - POD_NAME: how it is called where it leads (default: the host's name)
  * - POD_IP: address it listens on; absent outside a pod, then 127.0.0.1
  * - INTAKE_PORT, HEALTH_PORT: default 8443 and 8080
  * - FOVEA_TRAINER_IMAGE: image of the pods it makes (default fovea/trainer:dev)
  * - FOVEA_INTAKE_URL: where workers report (default its own Service; outside a pod: its own address)
  * - FOVEA_GATEWAY_URL: shown in InferenceService.status.url (default the gateway's Service)
  * - LOG_LEVEL: default info
+ *
+ * Of several, one leads and reconciles; the others keep their caches, answer what they can, and take over.
  */
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { hostname } from 'node:os';
 import { connect } from './kube/client.ts';
 import { startController } from './kube/controller.ts';
 import { loadConfig } from './kube/credentials.ts';
 import { isConflict, isNotFound } from './kube/errors.ts';
 import { createRecorder } from './kube/events.ts';
+import { elect } from './kube/leader.ts';
 import { Queue } from './kube/queue.ts';
-import { splitKey } from './kube/resources.ts';
-import { createLogger, forReconcile } from './log.ts';
+import type { Term } from './kube/term.ts';
+import { createLogger, inReconcile } from './log.ts';
 import { COMPONENTS, type Component } from './manifests/labels.ts';
 import { reconcileInferenceService } from './reconcile/inferenceservice.ts';
 import { createProgressBoard } from './reconcile/progress.ts';
@@ -27,6 +34,7 @@ import { operatorMetrics } from './web/metrics.ts';
 import { startWeb } from './web/server.ts';
 
 const env = process.env;
+const identity = `${env.POD_NAME || hostname()}_${randomBytes(4).toString('hex')}`;
 const log = createLogger({ program: 'operator', level: env.LOG_LEVEL });
 const inPod = Boolean(env.POD_IP);
 const address = env.POD_IP || '127.0.0.1';
@@ -45,21 +53,28 @@ const components = Object.keys(RECONCILERS) as Component[];
 const intakeHost = inPod ? `fovea-operator.${operatorNamespace}.svc` : address;
 const intakeUrl = env.FOVEA_INTAKE_URL || `https://${intakeHost}:${intakePort}`;
 
+/** Of the present term; absent while another leads: then nobody works keys off, and a new term begins with all there are. */
+let queues: Record<Component, Queue> | undefined;
+
 process.on('uncaughtException', (error) => {
   log.fatal({ error }, 'cannot go on');
   process.exit(1);
 });
 
 const metrics = operatorMetrics();
-const client = await connect(loadConfig(), metrics.request);
-const queues = Object.fromEntries(components.map((component) => [component, new Queue()])) as Record<Component, Queue>;
-metrics.queues(queues);
+const client = await connect(loadConfig(), {
+  userAgent: `fovea-operator (${identity})`,
+  observe: (verb, resource, code, seconds) => {
+    metrics.request(verb, resource, code, seconds);
+    log.debug({ verb, resource, code, seconds }, 'request');
+  },
+});
+metrics.queues(() => queues ?? {});
 const progress = createProgressBoard();
-const recorder = createRecorder(client, 'fovea', (error) => log.warn({ error }, 'an event was not written'));
 const world = openWorld({
   client,
   namespaces,
-  wake: (component, key) => queues[component].add(key),
+  wake: (component, key) => queues?.[component].add(key),
   onError: (resource, error) => {
     if (isNotFound(error)) log.warn({ resource }, 'the API server does not know this resource: kubectl apply -f crds/');
     else log.warn({ resource, error }, 'a list or watch failed and is tried again');
@@ -83,49 +98,78 @@ const web = await startWeb({
     const delay = progress.report(podUid, report);
     for (const component of components) {
       const name = labels[COMPONENTS[component].ownerLabel];
-      if (name) queues[component].addAfter(`${namespace}/${name}`, delay);
+      if (name) queues?.[component].addAfter(`${namespace}/${name}`, delay);
     }
   },
   metrics,
   log,
 });
 
-const hands: Hands = {
-  client,
-  world,
-  recorder,
-  progress,
-  options: () => ({
-    trainerImage: env.FOVEA_TRAINER_IMAGE || 'fovea/trainer:dev',
-    intake: { url: intakeUrl, ca: web.caPem },
-    gatewayUrl: env.FOVEA_GATEWAY_URL || `http://fovea-gateway.${operatorNamespace}.svc:8080`,
-  }),
-};
+/** Reconciles until the term winds up. Everything is looked at once: what others have left is not known. */
+async function lead(term: Term): Promise<void> {
+  log.info({ identity }, 'leads');
+  const recorder = createRecorder(client.during(term), 'fovea', (error) => {
+    if (!term.signal.aborted) log.warn({ error }, 'an event was not written');
+  });
+  const hands: Hands = {
+    client: client.during(term),
+    world,
+    recorder,
+    progress,
+    options: () => ({
+      trainerImage: env.FOVEA_TRAINER_IMAGE || 'fovea/trainer:dev',
+      intake: { url: intakeUrl, ca: web.caPem },
+      gatewayUrl: env.FOVEA_GATEWAY_URL || `http://fovea-gateway.${operatorNamespace}.svc:8080`,
+    }),
+  };
+  const ours = Object.fromEntries(components.map((component) => [component, new Queue()])) as Record<Component, Queue>;
+  queues = ours;
+  world.wakeAll();
+  const controllers = components.map((component) =>
+    startController({
+      queue: ours[component],
+      reconcile: (key) => RECONCILERS[component](hands, key),
+      around: (key, reconcile) => inReconcile({ controller: component, object: key }, reconcile),
+      onError: (_key, error) => {
+        if (term.signal.aborted) return;
+        // A conflict is the server's word that the cache is behind; the watch brings what is missing.
+        if (isConflict(error)) log.debug({ error }, 'planned on stale data, planned again');
+        else log.warn({ error }, 'reconcile failed and is tried again');
+      },
+      observe: (outcome, seconds) => {
+        metrics.reconcile(component, outcome, seconds);
+        log.debug({ outcome, seconds }, 'reconciled');
+      },
+    }),
+  );
+  if (!term.windingUp.aborted) await once(term.windingUp, 'abort');
+  await Promise.all(controllers.map((controller) => controller.stop()));
+  queues = undefined;
+  await recorder.flush();
+  log.info({ identity }, 'leads no longer');
+}
 
 await world.synced;
 log.info({ namespaces: namespaces.length === 0 ? 'all' : namespaces, server: client.server }, 'caches are synced');
 
-const controllers = components.map((component) =>
-  startController({
-    queue: queues[component],
-    reconcile: (key) => RECONCILERS[component](hands, key),
-    onError: (key, error) => {
-      const line = forReconcile(log, { controller: component, ...splitKey(key) });
-      // A conflict is the server's word that the cache is behind; the watch brings what is missing.
-      if (isConflict(error)) line.debug({ error }, 'planned on stale data, planned again');
-      else line.warn({ error }, 'reconcile failed and is tried again');
-    },
-    observe: (outcome, seconds) => metrics.reconcile(component, outcome, seconds),
-  }),
-);
+const election = elect({
+  client,
+  namespace: operatorNamespace,
+  name: 'fovea-operator',
+  identity,
+  annotations: { 'fovea.dev/intake': `https://${address.includes(':') ? `[${address}]` : address}:${web.intakePort}` },
+  lead,
+  onError: (error) => log.warn({ error }, 'the Lease could not be read or written'),
+});
+metrics.leader(election.leads);
 
 let stopping = false;
 async function stop(signal: NodeJS.Signals): Promise<void> {
   if (stopping) process.exit(1);
   stopping = true;
   log.info({ signal }, 'stops');
-  await Promise.all(controllers.map((controller) => controller.stop()));
-  await Promise.all([world.stop(), web.close(), recorder.flush()]);
+  await election.stop();
+  await Promise.all([world.stop(), web.close()]);
   await client.close();
 }
 process.on('SIGTERM', stop);

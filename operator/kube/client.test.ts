@@ -12,7 +12,9 @@ async function withServer(
 ): Promise<void> {
   await using server = await KubeServer.start();
   const seen: [string, number][] = [];
-  const client = await connect(server.config, (verb, resource, code) => seen.push([`${verb} ${resource}`, code]));
+  const client = await connect(server.config, {
+    observe: (verb, resource, code) => seen.push([`${verb} ${resource}`, code]),
+  });
   try {
     await run(server, client, seen);
   } finally {

@@ -6,6 +6,7 @@ import { backoff } from './backoff.ts';
 import { credentialsOf, loadConfig } from './credentials.ts';
 import { ApiError, ConnectionError, isTransient, type Status } from './errors.ts';
 import { apiVersionOf, type KubeObject, type Resource, resourcePath } from './resources.ts';
+import { type Term, TermOver } from './term.ts';
 
 export interface List<T> {
   metadata: { resourceVersion: string; continue?: string };
@@ -34,6 +35,11 @@ export type RequestObserver = (verb: string, resource: string, code: number, sec
  */
 export interface Client {
   readonly server: string;
+  /**
+   * The same client for as long as the term lasts: afterwards no request is begun, and one under way is broken off. Both throw
+   * TermOver. Whether the server still did what was broken off is not known.
+   */
+  during(term: Pick<Term, 'signal' | 'check'>): Client;
   get<T extends KubeObject>(of: Resource, namespace: string | undefined, name: string): Promise<T>;
   /** One page; `reflect` reads whole lists. */
   list<T extends KubeObject>(
@@ -92,30 +98,40 @@ interface Call {
   /** May be sent again although the server may have done it. Default: reads. */
   repeatable?: boolean;
   signal?: AbortSignal;
+  /** Not to be begun when it is over, nor to outlast it. */
+  term?: Pick<Term, 'signal' | 'check'>;
+}
+
+export interface ConnectOptions {
+  observe?: RequestObserver;
+  /** How the server's audit log knows us. Default: fovea. */
+  userAgent?: string;
 }
 
 /** @throws Error if `config` names no cluster, or its credentials cannot be read */
-export async function connect(config: KubeConfig = loadConfig(), observe: RequestObserver = () => {}): Promise<Client> {
+export async function connect(config: KubeConfig = loadConfig(), options: ConnectOptions = {}): Promise<Client> {
+  const { observe = () => {}, userAgent = 'fovea' } = options;
   const credentials = credentialsOf(config);
   await credentials.access();
 
   /** Resolves with an answer of success whose body is still to be read. */
   async function send(
-    { verb, resource, method, path, body }: Call,
+    { verb, resource, method, path, body, term }: Call,
     signal: AbortSignal,
   ): Promise<Dispatcher.ResponseData> {
     const { dispatcher, headers } = await credentials.access();
+    signal.throwIfAborted();
     const started = performance.now();
     const done = (code: number) => observe(verb, resource, code, (performance.now() - started) / 1000);
     let response: Dispatcher.ResponseData;
     try {
       response = await request(credentials.server + path, {
-        dispatcher,
+        dispatcher: term ? fenced(dispatcher, term) : dispatcher,
         method,
         headers: {
           // The API server's keys have a type of their own (application/jwk-set+json).
           accept: 'application/json, application/jwk-set+json;q=0.9',
-          'user-agent': 'fovea',
+          'user-agent': userAgent,
           ...(body ? { 'content-type': body.type } : {}),
           ...headers,
         },
@@ -123,6 +139,7 @@ export async function connect(config: KubeConfig = loadConfig(), observe: Reques
         signal,
       });
     } catch (error) {
+      if (error instanceof TermOver) throw error;
       done(0);
       throw signal.aborted ? signal.reason : new ConnectionError(`${method} ${path}`, error);
     }
@@ -135,12 +152,13 @@ export async function connect(config: KubeConfig = loadConfig(), observe: Reques
   async function once<T>(call: Call): Promise<T> {
     const name = `${call.method} ${call.path}`;
     const limit = new AbortController();
-    const abort = () => limit.abort(call.signal?.reason);
+    const signals = [call.signal, call.term?.signal].filter((signal) => signal !== undefined);
+    const abort = () => limit.abort(signals.find((signal) => signal.aborted)?.reason);
     const timer = setTimeout(() => {
       limit.abort(new ConnectionError(name, new Error(`no whole answer within ${TIMEOUT / 1000} s`)));
     }, TIMEOUT);
-    call.signal?.addEventListener('abort', abort);
-    if (call.signal?.aborted) abort();
+    for (const signal of signals) signal.addEventListener('abort', abort);
+    if (signals.some((signal) => signal.aborted)) abort();
     try {
       const response = await send(call, limit.signal);
       try {
@@ -150,7 +168,7 @@ export async function connect(config: KubeConfig = loadConfig(), observe: Reques
       }
     } finally {
       clearTimeout(timer);
-      call.signal?.removeEventListener('abort', abort);
+      for (const signal of signals) signal.removeEventListener('abort', abort);
     }
   }
 
@@ -165,81 +183,106 @@ export async function connect(config: KubeConfig = loadConfig(), observe: Reques
         const untouched = refused?.code === 429 || (refused?.code === 401 && attempt === 1);
         if (attempt === TRIES || !(untouched || (repeatable && isTransient(error)))) throw error;
         const asked = (refused?.retryAfterSeconds ?? 0) * 1000;
-        await delay(Math.min(LONGEST_WAIT, asked || backoff(attempt, 100, LONGEST_WAIT)), undefined, {
-          signal: call.signal,
-        });
+        await wait(Math.min(LONGEST_WAIT, asked || backoff(attempt, 100, LONGEST_WAIT)), [
+          call.signal,
+          call.term?.signal,
+        ]);
       }
     }
   }
 
-  const call = (verb: string, of: Resource, method: Dispatcher.HttpMethod, path: string, body?: Body): Call => ({
-    verb,
-    resource: of.plural,
-    method,
-    path,
-    body,
-  });
   const at = (of: Resource, object: KubeObject, subresource?: string) =>
     resourcePath(of, object.metadata?.namespace, object.metadata?.name ?? '', subresource);
 
-  return {
-    server: credentials.server,
-    get: (of, namespace, name) => json(call('get', of, 'GET', resourcePath(of, namespace, name))),
-    async list<T extends KubeObject>(
-      of: Resource,
-      { namespace, ...select }: Selection,
-      page = {},
-      signal?: AbortSignal,
-    ) {
-      const path = resourcePath(of, namespace) + query({ ...select, ...page });
-      const list = await json<List<T>>({ ...call('list', of, 'GET', path), signal });
-      // The server leaves out of items what the list says once.
-      for (const item of list.items) Object.assign(item, { apiVersion: apiVersionOf(of), kind: of.kind });
-      return list;
-    },
-    create: (of, object) =>
-      json(
-        call('create', of, 'POST', resourcePath(of, object.metadata?.namespace), { type: JSON_TYPE, value: object }),
-      ),
-    apply: (of, object, fieldManager) => {
-      const path = at(of, object) + query({ fieldManager, force: 'true' });
-      const body = { type: 'application/apply-patch+yaml', value: object };
-      return json({ ...call('apply', of, 'PATCH', path, body), repeatable: true });
-    },
-    patch: (of, namespace, name, patch) => {
-      const body = { type: 'application/merge-patch+json', value: patch };
-      return json(call('patch', of, 'PATCH', resourcePath(of, namespace, name), body));
-    },
-    replace: (of, object) => json(call('update', of, 'PUT', at(of, object), { type: JSON_TYPE, value: object })),
-    replaceStatus: (of, object) =>
-      json(call('update', of, 'PUT', at(of, object, 'status'), { type: JSON_TYPE, value: object })),
-    delete: async (of, namespace, name, uid) => {
-      const value = { propagationPolicy: 'Background', ...(uid ? { preconditions: { uid } } : {}) };
-      await json(call('delete', of, 'DELETE', resourcePath(of, namespace, name), { type: JSON_TYPE, value }));
-    },
-    async *watch<T extends KubeObject>(
-      of: Resource,
-      { namespace, ...select }: Selection,
-      resourceVersion: string,
-      signal: AbortSignal,
-      seconds?: number,
-    ): AsyncGenerator<WatchEvent<T>> {
-      const path =
-        resourcePath(of, namespace) +
-        query({ ...select, watch: 'true', allowWatchBookmarks: 'true', resourceVersion, timeoutSeconds: seconds });
-      const response = await send(call('watch', of, 'GET', path), signal);
-      try {
-        for await (const line of lines(response.body)) yield JSON.parse(line) as WatchEvent<T>;
-      } catch (error) {
-        throw signal.aborted ? signal.reason : new ConnectionError(`watch ${path}`, error);
-      }
-    },
-    raw: (path) => json({ verb: 'get', resource: 'raw', method: 'GET', path }),
-    close: () => credentials.close(),
-  };
+  function clientDuring(term: Call['term']): Client {
+    const call = (verb: string, of: Resource, method: Dispatcher.HttpMethod, path: string, body?: Body): Call => ({
+      verb,
+      resource: of.plural,
+      method,
+      path,
+      body,
+      term,
+    });
+    return {
+      server: credentials.server,
+      during: (other) => clientDuring(other),
+      get: (of, namespace, name) => json(call('get', of, 'GET', resourcePath(of, namespace, name))),
+      async list<T extends KubeObject>(
+        of: Resource,
+        { namespace, ...select }: Selection,
+        page = {},
+        signal?: AbortSignal,
+      ) {
+        const path = resourcePath(of, namespace) + query({ ...select, ...page });
+        const list = await json<List<T>>({ ...call('list', of, 'GET', path), signal });
+        // The server leaves out of items what the list says once.
+        for (const item of list.items) Object.assign(item, { apiVersion: apiVersionOf(of), kind: of.kind });
+        return list;
+      },
+      create: (of, object) =>
+        json(
+          call('create', of, 'POST', resourcePath(of, object.metadata?.namespace), { type: JSON_TYPE, value: object }),
+        ),
+      apply: (of, object, fieldManager) => {
+        const path = at(of, object) + query({ fieldManager, force: 'true' });
+        const body = { type: 'application/apply-patch+yaml', value: object };
+        return json({ ...call('apply', of, 'PATCH', path, body), repeatable: true });
+      },
+      patch: (of, namespace, name, patch) => {
+        const body = { type: 'application/merge-patch+json', value: patch };
+        return json(call('patch', of, 'PATCH', resourcePath(of, namespace, name), body));
+      },
+      replace: (of, object) => json(call('update', of, 'PUT', at(of, object), { type: JSON_TYPE, value: object })),
+      replaceStatus: (of, object) =>
+        json(call('update', of, 'PUT', at(of, object, 'status'), { type: JSON_TYPE, value: object })),
+      delete: async (of, namespace, name, uid) => {
+        const value = { propagationPolicy: 'Background', ...(uid ? { preconditions: { uid } } : {}) };
+        await json(call('delete', of, 'DELETE', resourcePath(of, namespace, name), { type: JSON_TYPE, value }));
+      },
+      async *watch<T extends KubeObject>(
+        of: Resource,
+        { namespace, ...select }: Selection,
+        resourceVersion: string,
+        signal: AbortSignal,
+        seconds?: number,
+      ): AsyncGenerator<WatchEvent<T>> {
+        const path =
+          resourcePath(of, namespace) +
+          query({ ...select, watch: 'true', allowWatchBookmarks: 'true', resourceVersion, timeoutSeconds: seconds });
+        const all = term ? AbortSignal.any([signal, term.signal]) : signal;
+        const response = await send(call('watch', of, 'GET', path), all);
+        try {
+          for await (const line of lines(response.body)) yield JSON.parse(line) as WatchEvent<T>;
+        } catch (error) {
+          throw all.aborted ? all.reason : new ConnectionError(`watch ${path}`, error);
+        }
+      },
+      raw: (path) => json({ verb: 'get', resource: 'raw', method: 'GET', path, term }),
+      close: () => credentials.close(),
+    };
+  }
+  return clientDuring(undefined);
 }
 
 const JSON_TYPE = 'application/json';
+
+/** Asks `term` once more when the connection is there and the request is about to be written to it. */
+function fenced(dispatcher: Dispatcher, term: NonNullable<Call['term']>): Dispatcher {
+  return dispatcher.compose((dispatch) => (options, handler) => {
+    const begin = handler.onRequestStart?.bind(handler);
+    handler.onRequestStart = (controller, context) => {
+      term.check();
+      begin?.(controller, context);
+    };
+    return dispatch(options, handler);
+  });
+}
+
+/** Waits; rejects with the reason of a signal that aborts. */
+async function wait(ms: number, signals: readonly (AbortSignal | undefined)[]): Promise<void> {
+  const signal = AbortSignal.any(signals.filter((each) => each !== undefined));
+  await delay(ms, undefined, { signal }).catch(() => signal.throwIfAborted());
+}
 
 function query(values: Record<string, string | number | undefined>): string {
   const parameters = new URLSearchParams();

@@ -17,6 +17,8 @@ export interface ControllerOptions {
    * aborts when the controller stops.
    */
   reconcile: (key: string, signal: AbortSignal) => Promise<{ requeueAfterSeconds?: number } | undefined>;
+  /** Runs one reconcile and what is observed of it; here a caller binds what is logged meanwhile to the key. */
+  around?: (key: string, run: () => Promise<void>) => Promise<void>;
   /** Reconciles at once. Default 8. */
   concurrency?: number;
   /** Called with what a reconcile threw, unless it waits or was stopped. */
@@ -31,6 +33,7 @@ export interface Controller {
 
 export function startController(options: ControllerOptions): Controller {
   const { queue, reconcile, concurrency = 8, onError = () => {}, observe = () => {} } = options;
+  const { around = (_key, run) => run() } = options;
   const stopping = new AbortController();
 
   async function work(key: string): Promise<Outcome> {
@@ -56,8 +59,11 @@ export function startController(options: ControllerOptions): Controller {
 
   async function worker(): Promise<void> {
     for (let key = await queue.take(); key !== undefined; key = await queue.take()) {
-      const started = performance.now();
-      observe(await work(key), (performance.now() - started) / 1000);
+      const taken = key;
+      await around(taken, async () => {
+        const started = performance.now();
+        observe(await work(taken), (performance.now() - started) / 1000);
+      });
       queue.done(key);
     }
   }

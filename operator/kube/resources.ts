@@ -43,6 +43,7 @@ export const CLAIMS = resource('', 'v1', 'persistentvolumeclaims', 'PersistentVo
 export const EVENTS = resource('', 'v1', 'events', 'Event');
 export const CONFIG_MAPS = resource('', 'v1', 'configmaps', 'ConfigMap');
 export const JOBS = resource('batch', 'v1', 'jobs', 'Job');
+export const LEASES = resource('coordination.k8s.io', 'v1', 'leases', 'Lease');
 export const DEPLOYMENTS = resource('apps', 'v1', 'deployments', 'Deployment');
 
 export function apiVersionOf(of: Resource): string {

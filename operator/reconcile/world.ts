@@ -18,6 +18,7 @@ export interface View<T> {
   get(namespace: string, name: string): T | undefined;
   /** Objects whose index has the value. */
   by(index: string, value: string): T[];
+  list(): T[];
 }
 
 export interface World {
@@ -30,6 +31,8 @@ export interface World {
   pods: View<V1Pod>;
   deployments: View<V1Deployment>;
   claims: View<V1PersistentVolumeClaim>;
+  /** Wakes every object there is: whoever begins to reconcile has heard of none. */
+  wakeAll(): void;
   hasSynced(): boolean;
   synced: Promise<void>;
   stop(): Promise<void>;
@@ -82,6 +85,7 @@ export function openWorld({ client, namespaces, wake, onError, observe }: WorldO
     return {
       get: (namespace, name) => reflector.cache.get(`${namespace}/${name}`),
       by: (index, value) => reflector.cache.by(index, value),
+      list: () => reflector.cache.list(),
     };
   }
 
@@ -159,6 +163,12 @@ export function openWorld({ client, namespaces, wake, onError, observe }: WorldO
     pods,
     deployments,
     claims,
+    wakeAll: () => {
+      wakeAll('dataset', datasets.list());
+      wakeAll('trainingjob', trainingJobs.list());
+      wakeAll('modelexport', modelExports.list());
+      wakeAll('inferenceservice', services.list());
+    },
     hasSynced: () => reflectors.every((reflector) => reflector.hasSynced()),
     synced: Promise.all(reflectors.map((reflector) => reflector.synced)).then(() => undefined),
     stop: async () => {

@@ -13,7 +13,10 @@ export interface OperatorMetrics {
   relist(resource: string): void;
   rewatch(resource: string): void;
   reconcile(controller: string, outcome: string, seconds: number): void;
-  queues(queues: Record<string, QueueGauge>): void;
+  /** `queues` is asked at each scrape. */
+  queues(queues: () => Record<string, QueueGauge>): void;
+  /** `leads` is asked at each scrape. */
+  leader(leads: () => boolean): void;
 }
 
 export function operatorMetrics(): OperatorMetrics {
@@ -78,11 +81,22 @@ export function operatorMetrics(): OperatorMetrics {
           labelNames: ['controller'],
           registers,
           collect() {
-            for (const [controller, queue] of Object.entries(queues)) this.set({ controller }, value(queue));
+            this.reset();
+            for (const [controller, queue] of Object.entries(queues())) this.set({ controller }, value(queue));
           },
         });
       gauge('fovea_queue_depth', 'Keys that wait.', (queue) => queue.depth());
       gauge('fovea_queue_age_seconds', 'How long the longest waiting key has waited.', (queue) => queue.age());
+    },
+    leader(leads) {
+      new Gauge({
+        name: 'fovea_leader',
+        help: '1 in the operator that holds the Lease and reconciles, else 0.',
+        registers,
+        collect() {
+          this.set(Number(leads()));
+        },
+      });
     },
   };
 }

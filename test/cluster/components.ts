@@ -11,6 +11,8 @@ export interface ControlPlaneLayout {
   ports: Record<ControlPlaneComponent, number>;
   /** First two bytes of the Services' addresses. */
   servicesNetwork: string;
+  /** Policy and log of the API server's audit. Absent: none is kept. */
+  audit?: { policyFile: string; logFile: string };
 }
 
 /** Endpoints and EndpointSlices refuse addresses in 127/8, which are what pods have here; these would log errors for ever. */
@@ -45,8 +47,9 @@ function etcd({ dir, ports }: ControlPlaneLayout) {
   };
 }
 
-function apiserver({ dir, ports, servicesNetwork }: ControlPlaneLayout) {
+function apiserver({ dir, ports, servicesNetwork, audit }: ControlPlaneLayout) {
   return {
+    ...(audit && { 'audit-policy-file': audit.policyFile, 'audit-log-path': audit.logFile }),
     'etcd-servers': `https://127.0.0.1:${ports.etcd}`,
     'etcd-cafile': keyFile(dir, 'etcd-ca.crt'),
     'etcd-certfile': keyFile(dir, 'etcd-client.crt'),

@@ -25,6 +25,8 @@ export interface ControlPlaneOptions {
   controllers?: boolean;
   /** Also run the scheduler. Default: false; there are no nodes unless the test makes some. */
   scheduler?: boolean;
+  /** An audit.k8s.io/v1 Policy (YAML or JSON): the API server logs what it says. */
+  auditPolicy?: string;
 }
 
 export interface ControlPlane extends AsyncDisposable {
@@ -38,6 +40,10 @@ export interface ControlPlane extends AsyncDisposable {
   admin: Access;
   /** Access and kubeconfig file for a user of that name and group, who has the rights that RBAC gives them. */
   userOf(subject: Subject): Promise<{ access: Access; kubeconfig: string }>;
+  /** The audit log, an audit.k8s.io/v1 Event a line. Written only with `auditPolicy`. */
+  auditLog: string;
+  /** Kills a component that runs and starts it again as it was; resolves when it is ready. */
+  restart(component: ControlPlaneComponent): Promise<void>;
   /** Ends the processes and removes the folder. */
   stop(): Promise<void>;
 }
@@ -70,22 +76,27 @@ export async function startControlPlane(options: ControlPlaneOptions = {}): Prom
 
 async function startIn(dir: string, kube: string, options: ControlPlaneOptions): Promise<ControlPlane> {
   const ports = await freePorts(CONTROL_PLANE.length);
+  const auditLog = join(dir, 'logs', 'audit.log');
   const layout: ControlPlaneLayout = {
     dir,
     ports: Object.fromEntries(CONTROL_PLANE.map((c, i) => [c, ports[i]])) as ControlPlaneLayout['ports'],
     servicesNetwork: '127.80',
+    ...(options.auditPolicy !== undefined && {
+      audit: { policyFile: join(dir, 'audit-policy.yaml'), logFile: auditLog },
+    }),
   };
   const server = `https://127.0.0.1:${layout.ports['kube-apiserver']}`;
   await makeKeys(dir, 'local', layout.servicesNetwork);
   await writeKubeconfigs(dir, 'controlplane', server);
   await mkdir(join(dir, 'logs'));
+  if (layout.audit) await writeWhole(layout.audit.policyFile, options.auditPolicy ?? '');
 
-  const children: ChildProcess[] = [];
+  const children = new Map<ControlPlaneComponent, ChildProcess>();
   const run = async (component: ControlPlaneComponent) => {
     const log = join(dir, 'logs', `${component}.log`);
     const argv = [kube, ...argumentsOf(component, layout)];
     const child = await start({ argv, log, diesWith: 'Us' });
-    children.push(child);
+    children.set(component, child);
     const check = await healthCheck(dir, component, layout.ports[component]);
     await ready({ name: component, log }, child, check, READY_SECONDS);
   };
@@ -97,7 +108,7 @@ async function startIn(dir: string, kube: string, options: ControlPlaneOptions):
     await ended;
   };
   const stop = async () => {
-    await Promise.all(children.map(kill));
+    await Promise.all([...children.values()].map(kill));
     await rm(dir, { recursive: true, force: true });
   };
 
@@ -109,7 +120,7 @@ async function startIn(dir: string, kube: string, options: ControlPlaneOptions):
       options.scheduler && run('kube-scheduler'),
     ]);
   } catch (error) {
-    await Promise.all(children.map(kill));
+    await Promise.all([...children.values()].map(kill));
     throw error;
   }
 
@@ -123,6 +134,13 @@ async function startIn(dir: string, kube: string, options: ControlPlaneOptions):
       const path = join(dir, `${subject.user.replace(/[^\w.-]/g, '_')}.kubeconfig`);
       await writeWhole(path, kubeconfig('controlplane', access));
       return { access, kubeconfig: path };
+    },
+    auditLog,
+    async restart(component) {
+      const child = children.get(component);
+      if (!child) throw new Error(`${component} does not run here`);
+      await kill(child);
+      await run(component);
     },
     stop,
     [Symbol.asyncDispose]: stop,
