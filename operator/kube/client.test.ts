@@ -1,9 +1,10 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { KubeServer, refuse } from '../../test/kube-server.ts';
+import { KubeServer, refuse, until } from '../../test/kube-server.ts';
 import { type Client, connect } from './client.ts';
 import { type ApiError, ConnectionError, isConflict, isNotFound, isTransient } from './errors.ts';
 import { PODS } from './resources.ts';
+import { Term, TermOver } from './term.ts';
 
 const it = suite('client');
 
@@ -110,6 +111,46 @@ it('presents its credentials, and once more when they are not accepted', () =>
     };
     await client.create(PODS, { metadata: { name: 'a', namespace: 'ns' } });
     assert.equal(tokens, ['Bearer secret', 'Bearer secret']);
+  }));
+
+const rejection = (promise: Promise<unknown>) => promise.catch((error: unknown) => error);
+const SOON = 60_000;
+
+it('begins no request after its term, and breaks off what is under way, a wait between two tries too', () =>
+  withServer(async (server, client) => {
+    const pod = { metadata: { name: 'a', namespace: 'ns' } };
+    const begin: Record<string, (within: Client) => Promise<unknown>> = {
+      create: (within) => within.create(PODS, pod),
+      get: (within) => within.get(PODS, 'ns', 'a'),
+      watch: (within) => within.watch(PODS, {}, '1', new AbortController().signal).next(),
+    };
+    for (const [name, request] of Object.entries(begin)) {
+      for (const answer of ['none', 'overloaded'] as const) {
+        if (name === 'watch' && answer === 'overloaded') continue;
+        const term = new Term(performance.now() + SOON);
+        const within = client.during(term);
+        server.requests.length = 0;
+        server.intercept = (_, response) => answer === 'none' || refuse(response, 429, {}, { 'retry-after': '5' });
+        const asked = rejection(request(within));
+        await until(() => server.requests.length === 1, `${name} is under way`);
+        term.end('the test says so');
+        assert.instance(await asked, TermOver, `${name}, ${answer}`);
+        assert.instance(await rejection(request(within)), TermOver);
+        assert.is(server.requests.length, 1, `${name}, ${answer}`);
+      }
+    }
+  }));
+
+it('looks at the clock when it begins to write, however late a timer is', () =>
+  withServer(async (server, client) => {
+    server.intercept = (_, response) => Boolean(response.end('{}'));
+    await client.get(PODS, 'ns', 'a'); // the connection stands
+    const within = client.during(new Term(performance.now() + 20));
+    // The process is held up, as by SIGSTOP.
+    const heldUp = performance.now() + 30;
+    while (performance.now() < heldUp);
+    assert.instance(await rejection(within.create(PODS, { metadata: { name: 'a', namespace: 'ns' } })), TermOver);
+    assert.is(server.count(/POST/), 0);
   }));
 
 it('takes a page of a proxy for what it is', () =>

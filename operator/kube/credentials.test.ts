@@ -48,6 +48,18 @@ it('prefer a token that stands in the kubeconfig to one in a file, as kubectl do
   assert.is(await authorization({ token: 'here', tokenFile: 'token' }), 'Bearer here');
 });
 
+it('are read again from their file as soon as the server has refused them', async () => {
+  await writeFile(path.join(folder, 'token'), 'old\n');
+  const credentials = credentialsOf(loadConfig(await kubeconfig({ tokenFile: 'token' })));
+  const shown = async () => (await credentials.access()).headers.authorization;
+  assert.is(await shown(), 'Bearer old');
+  await writeFile(path.join(folder, 'token'), 'new\n');
+  assert.is(await shown(), 'Bearer old', 'not for each request');
+  credentials.refused();
+  assert.is(await shown(), 'Bearer new');
+  await credentials.close();
+});
+
 it('say which context names no cluster', async () => {
   const file = path.join(folder, 'empty');
   await writeFile(file, stringify({ 'current-context': 'nowhere', contexts: [], clusters: [], users: [] }));

@@ -1,5 +1,6 @@
 /** Which API server, and who we are to it: a kubeconfig or the pod's service account, read again while the program runs. */
 import { accessSync, readFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { delimiter, dirname, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { KubeConfig, type User } from '@kubernetes/client-node';
@@ -105,6 +106,8 @@ export function credentialsOf(config: KubeConfig): Credentials {
       dispatcher = connections(now, cluster?.proxyUrl);
       tls = now;
     }
+    const token = await readToken(config);
+    if (token) found.headers = { ...found.headers, authorization: `Bearer ${token}` };
     const headers = Object.fromEntries(
       Object.entries(found.headers ?? {}).map(([name, value]) => [name.toLowerCase(), String(value)]),
     );
@@ -132,6 +135,12 @@ export function credentialsOf(config: KubeConfig): Credentials {
       await dispatcher?.destroy();
     },
   };
+}
+
+/** client-node keeps what it read of a token's file for a minute, also when the server has refused it. */
+async function readToken(config: KubeConfig): Promise<string | undefined> {
+  const file: unknown = config.getCurrentUser()?.authProvider?.config?.tokenFile;
+  return typeof file === 'string' ? (await readFile(file, 'utf8')).trim() : undefined;
 }
 
 function connections(tls: Tls, proxy: string | undefined): Dispatcher {
