@@ -2,10 +2,8 @@
  * Progress: a bar or lines on standard error, and reports to the intake. A report is best effort: an intake that is slow or
  * gone never holds up the work, and only the latest one counts.
  */
-import { readFile } from 'node:fs/promises';
-import { request as requestHTTP } from 'node:http';
-import { request as requestHTTPS } from 'node:https';
 import { ENV, type Progress } from './contract.ts';
+import { postToIntake } from './intake.ts';
 
 export interface Reporter {
   /** Never blocks and never throws; may be called at any rate. */
@@ -106,9 +104,7 @@ interface Intake {
 
 /** One request at a time, at most one each interval; between them only the latest report is kept. */
 function createIntake(env: NodeJS.ProcessEnv): Intake | undefined {
-  const base = env[ENV.INTAKE];
-  if (!base) return undefined;
-  const url = new URL(`${base.replace(/\/$/, '')}/v1/progress`);
+  if (!env[ENV.INTAKE]) return undefined;
   let pending: Progress | undefined;
   let inFlight: Promise<void> | undefined;
   let timer: NodeJS.Timeout | undefined;
@@ -121,8 +117,11 @@ function createIntake(env: NodeJS.ProcessEnv): Intake | undefined {
     pending = undefined;
     lastSent = performance.now();
     // A report that fails is not sent again: the next one says more.
-    inFlight = post(url, progress, env, timeout)
-      .catch(() => {})
+    inFlight = postToIntake(env, '/v1/progress', progress, AbortSignal.timeout(timeout))
+      .then(
+        () => {},
+        () => {},
+      )
       .finally(() => {
         inFlight = undefined;
         schedule();
@@ -154,30 +153,4 @@ function createIntake(env: NodeJS.ProcessEnv): Intake | undefined {
       }
     },
   };
-}
-
-/** Rejects if the intake cannot be reached in time; its answer does not matter. */
-async function post(url: URL, progress: Progress, env: NodeJS.ProcessEnv, timeout: number): Promise<void> {
-  // Both files are read each time: tokens and certificates rotate.
-  const tokenFile = env[ENV.INTAKE_TOKEN_FILE];
-  const caFile = env[ENV.INTAKE_CA_FILE];
-  const token = tokenFile ? (await readFile(tokenFile, 'utf8')).trim() : undefined;
-  const ca = caFile ? await readFile(caFile) : undefined;
-  const body = JSON.stringify(progress);
-  const headers: Record<string, string | number> = {
-    'content-type': 'application/json',
-    'content-length': Buffer.byteLength(body),
-  };
-  if (token) headers.authorization = `Bearer ${token}`;
-  await new Promise<void>((resolve, reject) => {
-    const options = { method: 'POST', headers, signal: AbortSignal.timeout(timeout) };
-    const request = url.protocol === 'https:' ? requestHTTPS(url, { ...options, ca }) : requestHTTP(url, options);
-    request.on('error', reject);
-    request.on('response', (response) => {
-      response.on('error', reject);
-      response.on('end', resolve);
-      response.resume();
-    });
-    request.end(body);
-  });
 }

@@ -12,9 +12,10 @@ export interface TrainingPass {
   /** New running statistics by parameter name; the caller's. */
   running: Map<string, Tensor>;
   /**
-   * Gradients of all trainable parameters by name (the caller's), given that of the logits (which is released). Ends the pass.
+   * Hands out the gradient of each trainable parameter (the callee's) as soon as it is there, the last layer's first, given that of
+   * the logits (which is released). Ends the pass.
    */
-  backward(gradient: Tensor): Map<string, Tensor>;
+  backward(gradient: Tensor, onGradient: (parameter: string, gradient: Tensor) => void): void;
 }
 
 export interface Network {
@@ -85,9 +86,8 @@ export function createNetwork(graph: Graph): Network {
         for (const name of dying[index]!) if (!kept.has(name)) drop(values, name);
       }
 
-      const backward = (gradient: Tensor) => {
+      const backward: TrainingPass['backward'] = (gradient, onGradient) => {
         const gradients = new Map([[graph.output, gradient]]);
-        const result = new Map<string, Tensor>();
         for (const { node, layer } of nodes.toReversed()) {
           const upstream = gradients.get(node.name);
           if (!upstream) throw new Error(`graph: the value of ${node.name} reaches no output`);
@@ -102,7 +102,7 @@ export function createNetwork(graph: Graph): Network {
           drop(gradients, node.name);
           drop(values, node.name);
           release(...saved.get(node.name)!);
-          for (const [suffix, value] of Object.entries(own)) result.set(`${node.name}.${suffix}`, value);
+          for (const [suffix, value] of Object.entries(own)) onGradient(`${node.name}.${suffix}`, value);
           for (const [position, name] of node.inputs.entries()) {
             const incoming = inputs[position];
             if (!incoming) continue;
@@ -111,7 +111,6 @@ export function createNetwork(graph: Graph): Network {
           }
         }
         drop(values, INPUT);
-        return result;
       };
       return { logits: values.get(graph.output)!, running, backward };
     },

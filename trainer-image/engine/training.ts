@@ -1,5 +1,5 @@
 /** The training engine: one step of a graph on a batch of pixels, and what it takes to save and restore it. */
-import { type Graph, listParameters } from '../models/graph.ts';
+import { type Graph, listParameters, type Parameter, sizeOf } from '../models/graph.ts';
 import { checkWeights, type Weights } from '../models/weights.ts';
 import { smoothTargets } from '../optim/loss.ts';
 import { clipFactor, type ResolvedOptimizer } from '../optim/optimizer.ts';
@@ -15,12 +15,38 @@ export interface TrainingOptions extends Normalization {
   gradientClipNorm?: number | undefined;
 }
 
+/** Values by parameter name. */
+export interface ValueSpec {
+  name: string;
+  length: number;
+}
+
 export interface TrainingEngine {
   /**
    * One step on uint8 `[N, H, W, C]` pixels; `step` counts from 0. Returns the mean loss of the batch, before the update. A loss
    * that is not finite is returned with nothing updated.
    */
   step(pixels: Uint8Array, labels: Int32Array, learningRate: number, step: number): number;
+  /** What `differentiate` hands out and `update` takes, laid out as the engine has it. */
+  readonly exchanged: {
+    /** Of each trained parameter, in the order in which the backward pass makes them. */
+    gradients: readonly ValueSpec[];
+    /** Running statistics. */
+    statistics: readonly ValueSpec[];
+  };
+  /**
+   * The part of a step that one of several workers computes: its share of a batch of `batchSize`, without an update. `onGradient`
+   * gets each gradient, already divided by `batchSize`, as soon as it is there. Summed over all shares, gradients and loss are those of
+   * the batch (with batch norm over each share).
+   */
+  differentiate(
+    pixels: Uint8Array,
+    labels: Int32Array,
+    batchSize: number,
+    onGradient: (parameter: string, values: Float32Array) => void,
+  ): { loss: number; statistics: Map<string, Float32Array> };
+  /** The other part: the update from gradients and new running statistics, which are copied. */
+  update(values: ReadonlyMap<string, Float32Array>, learningRate: number, step: number): void;
   /** Mean cross-entropy (not smoothed) summed over the batch, and how many labels were met, with the running statistics. */
   evaluate(pixels: Uint8Array, labels: Int32Array): { loss: number; correct: number };
   /** Loss and gradients by parameter name, PyTorch's layout, without an update. */
@@ -75,32 +101,37 @@ export function createTrainingEngine(graph: Graph, weights: Weights, options: Tr
     return [loss!, gradient!];
   };
 
-  /** Forward and backward; the running statistics are kept only if `use` says so. All that it is given is released afterwards. */
+  /** Forward and backward of samples that count 1 / `batchSize` each; gradients and new running statistics are the caller's. */
   const pass = (
     pixels: Uint8Array,
     labels: Int32Array,
-    use: (loss: number, gradients: Map<string, Tensor>) => { keepRunning: boolean },
-  ): number => {
-    const n = labels.length;
-    const { loss, gradients, statistics } = withParameters((tensors) => {
-      const { logits, running: statistics, backward } = network.train(normalize(pixels, n), tensors);
+    batchSize: number,
+    onGradient: (parameter: string, gradient: Tensor) => void,
+  ): { loss: number; statistics: Map<string, Tensor> } =>
+    withParameters((tensors) => {
+      const { logits, running: statistics, backward } = network.train(normalize(pixels, labels.length), tensors);
       const [losses, unscaled] = crossEntropy(logits, labels, options.labelSmoothing);
-      const share = scalar(1 / n);
+      const share = scalar(1 / batchSize);
       const gradient = execute('Mul', [T], [unscaled, share]);
-      const loss = read(losses).reduce((a, b) => a + b, 0) / n;
+      const loss = read(losses).reduce((a, b) => a + b, 0) / batchSize;
       release(losses, unscaled, share);
-      return { loss, gradients: backward(gradient), statistics };
+      backward(gradient, onGradient);
+      return { loss, statistics };
     });
-    const { keepRunning } = use(loss, gradients);
+
+  /** Takes over new running statistics. */
+  const keep = (statistics: ReadonlyMap<string, Tensor>) => {
     for (const [name, value] of statistics) {
-      if (!keepRunning) release(value);
-      else {
-        release(running.get(name));
-        running.set(name, value);
-      }
+      release(running.get(name));
+      running.set(name, value);
     }
+  };
+
+  /** Clips and applies the gradients, and releases them. */
+  const apply = (gradients: Map<string, Tensor>, learningRate: number, step: number) => {
+    if (options.gradientClipNorm !== undefined) clip(gradients, options.gradientClipNorm);
+    updater.apply(gradients, learningRate, step);
     release(...gradients.values());
-    return loss;
   };
 
   /** Scales the gradients in the map to the norm that is allowed. */
@@ -122,13 +153,41 @@ export function createTrainingEngine(graph: Graph, weights: Weights, options: Tr
   };
 
   return {
-    step: (pixels, labels, learningRate, step) =>
-      pass(pixels, labels, (loss, gradients) => {
-        if (!Number.isFinite(loss)) return { keepRunning: false };
-        if (options.gradientClipNorm !== undefined) clip(gradients, options.gradientClipNorm);
-        updater.apply(gradients, learningRate, step);
-        return { keepRunning: true };
-      }),
+    step(pixels, labels, learningRate, step) {
+      const gradients = new Map<string, Tensor>();
+      const { loss, statistics } = pass(pixels, labels, labels.length, (name, value) => gradients.set(name, value));
+      if (Number.isFinite(loss)) {
+        apply(gradients, learningRate, step);
+        keep(statistics);
+      } else release(...gradients.values(), ...statistics.values());
+      return loss;
+    },
+
+    exchanged: {
+      gradients: trained
+        .map(({ parameter }) => parameter)
+        .toReversed()
+        .map(specOf),
+      statistics: parameters.filter((p) => !p.trainable).map(specOf),
+    },
+
+    differentiate(pixels, labels, batchSize, onGradient) {
+      const { loss, statistics } = pass(pixels, labels, batchSize, (name, value) => {
+        onGradient(name, read(value));
+        release(value);
+      });
+      const values = new Map([...statistics].map(([name, value]) => [name, read(value)]));
+      release(...statistics.values());
+      return { loss, statistics: values };
+    },
+
+    update(values, learningRate, step) {
+      // Copies: the tensors live on in the engine, and the caller's memory changes.
+      const tensorOf = (parameter: Parameter) =>
+        [parameter.name, tensor(values.get(parameter.name)!.slice(), engineShape(parameter))] as const;
+      apply(new Map(trained.map(({ parameter }) => tensorOf(parameter))), learningRate, step);
+      keep(new Map(parameters.filter((p) => !p.trainable).map(tensorOf)));
+    },
 
     evaluate(pixels, labels) {
       const n = labels.length;
@@ -144,13 +203,13 @@ export function createTrainingEngine(graph: Graph, weights: Weights, options: Tr
 
     gradients(pixels, labels) {
       const result: Weights = new Map();
-      const loss = pass(pixels, labels, (_, gradients) => {
-        for (const { parameter } of trained) {
-          const data = fromEngine(parameter, read(gradients.get(parameter.name)!));
-          result.set(parameter.name, { shape: parameter.shape, data });
-        }
-        return { keepRunning: false };
+      const byName = new Map(trained.map(({ parameter }) => [parameter.name, parameter]));
+      const { loss, statistics } = pass(pixels, labels, labels.length, (name, value) => {
+        const parameter = byName.get(name)!;
+        result.set(name, { shape: parameter.shape, data: fromEngine(parameter, read(value)) });
+        release(value);
       });
+      release(...statistics.values());
       return { loss, gradients: result };
     },
 
@@ -195,6 +254,10 @@ export function createTrainingEngine(graph: Graph, weights: Weights, options: Tr
       release(...running.values());
     },
   };
+}
+
+function specOf({ name, shape }: Parameter): ValueSpec {
+  return { name, length: sizeOf(shape) };
 }
 
 /** How many rows of `logits` have their largest value at the label; of equals the first counts. */

@@ -5,7 +5,8 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { TrainTask } from '../contract.ts';
 import { artifactOf, openStore } from '../store.ts';
-import { openJournal, type SavedState } from './journal.ts';
+import { JournalTaken, openJournal } from './journal.ts';
+import type { TrainingState } from './state-file.ts';
 
 const it = suite('run journal');
 const root = mkdtempSync(join(tmpdir(), 'journal-'));
@@ -19,8 +20,8 @@ const taskOf = (run: string, recipe: object = {}) =>
     model: { name: 'ResNet20' },
     recipe,
   });
-const stateAt = (step: number): SavedState => ({
-  position: { step, lossSum: 0.1 + 0.2 },
+const stateAt = (step: number): TrainingState => ({
+  position: { step, epoch: step, lossSum: 0.1 + 0.2 },
   weights: new Map([['fc.weight', { shape: [2], data: Float32Array.of(step, 0.1) }]]),
   optimizer: new Map([['momentum.fc.weight', { shape: [2], data: Float32Array.of(-step, 0) }]]),
 });
@@ -44,43 +45,43 @@ it('keeps as many states as asked, and the best model that each of them names', 
   const { journal, folder } = await newRun('keep');
   for (const step of [1, 2, 3, 4]) {
     const best = await journal.saveBest(step, metrics, [Buffer.from(`model ${step}`)]);
-    await journal.save({ ...stateAt(step), position: { step, lossSum: 0, best } }, 2);
+    await journal.save({ ...stateAt(step), position: { step, epoch: step, lossSum: 0, best } }, 2);
   }
   assert.equal(readdirSync(folder).sort(), [
     'best-3.safetensors',
     'best-4.safetensors',
     'journal.json',
-    'state-3.safetensors',
-    'state-4.safetensors',
+    'state-3-3.safetensors',
+    'state-4-4.safetensors',
   ]);
 });
 
 it('goes back to the state before when the newest, or its best model, is cut off, changed or missing', async () => {
   const damages: [string, (folder: string) => void][] = [
-    ['cut', (folder) => truncateSync(join(folder, 'state-2.safetensors'), 50)],
-    ['changed', (folder) => writeFileSync(join(folder, 'state-2.safetensors'), 'x', { flag: 'a' })],
-    ['missing', (folder) => unlinkSync(join(folder, 'state-2.safetensors'))],
+    ['cut', (folder) => truncateSync(join(folder, 'state-2-2.safetensors'), 50)],
+    ['changed', (folder) => writeFileSync(join(folder, 'state-2-2.safetensors'), 'x', { flag: 'a' })],
+    ['missing', (folder) => unlinkSync(join(folder, 'state-2-2.safetensors'))],
     ['best', (folder) => truncateSync(join(folder, 'best-2.safetensors'), 3)],
   ];
   for (const [name, damage] of damages) {
     const { journal, folder, reopen } = await newRun(`damage-${name}`);
     for (const step of [1, 2]) {
       const best = await journal.saveBest(step, metrics, [Buffer.from(`model ${step}`)]);
-      await journal.save({ ...stateAt(step), position: { step, lossSum: 0, best } }, 3);
+      await journal.save({ ...stateAt(step), position: { step, epoch: step, lossSum: 0, best } }, 3);
     }
     damage(folder);
     const notes: string[] = [];
     const resumed = await (await reopen()).resume((line) => notes.push(line));
     assert.is(resumed?.position.step, 1, name);
-    assert.match(notes[0]!, /state-2\.safetensors/);
+    assert.match(notes[0]!, /state-2-2\.safetensors/);
   }
 });
 
 it('ignores what a killed process left aside', async () => {
   const { journal, folder, reopen } = await newRun('aside');
   await journal.save(stateAt(1), 3);
-  writeFileSync(join(folder, 'state-2.safetensors.1234.aside'), 'half');
-  writeFileSync(join(folder, 'state-2.safetensors'), 'whole, but the journal does not name it');
+  writeFileSync(join(folder, 'state-2-2.safetensors.1234.aside'), 'half');
+  writeFileSync(join(folder, 'state-2-2.safetensors'), 'whole, but the journal does not name it');
   assert.is((await (await reopen()).resume(() => {}))?.position.step, 1);
 });
 
@@ -113,6 +114,29 @@ it('refuses the folder of a run with another recipe, and takes one with other th
   } catch (error) {
     assert.is((error as Error).name, 'RunOfAnotherTask');
   }
+});
+
+it('lets the leader of a newer ring take over, and the one before write no more', async () => {
+  const { journal, reopen } = await newRun('fenced');
+  await journal.enter(1, true);
+  await journal.save(stateAt(1), 3);
+  const newer = await reopen();
+  await newer.enter(2, true);
+  const refused = [
+    () => journal.save(stateAt(2), 3),
+    () => journal.saveBest(1, metrics, [Buffer.from('model')]),
+    () => journal.enter(1, true),
+  ];
+  for (const write of refused) {
+    await write().then(
+      () => assert.unreachable(),
+      (error) => assert.instance(error, JournalTaken),
+    );
+  }
+  await newer.save(stateAt(3), 3);
+  assert.equal(await journal.resume(() => {}), stateAt(3));
+  await journal.enter(3, true);
+  await journal.save(stateAt(4), 3);
 });
 
 it.run();

@@ -1,18 +1,22 @@
 /**
- * The pod's first process of a training run. It never computes, so it answers at once: signals, and the health endpoint. The engine
- * runs in a child; one that crashes is started again in place, from its last checkpoint.
+ * The pod's first process of a training run. It never computes, so it answers at once: signals, the health endpoint, and the intake,
+ * which it asks for rings. The engine runs in a child; one that crashes is started again in place, to go on from its peers' state, or
+ * from the last checkpoint.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createServer, type Server } from 'node:http';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import type { Context } from '../command.ts';
-import { ENV, EXIT, type Progress, type TrainResult, type TrainTask } from '../contract.ts';
+import { ENV, EXIT, type TrainResult, type TrainTask } from '../contract.ts';
 import { TrainerError, UserError } from '../errors.ts';
 import type { EngineJob, FromEngine, ToEngine } from './engine-process.ts';
+import { type Heartbeat, type Status, startHeartbeat } from './heartbeat.ts';
+import { createRingRequests, type RingRequests } from './ring-requests.ts';
+import { stackOptions } from './stack.ts';
 
 const HEALTH_PORT = 8080;
-/** An engine that crashes this often without a checkpoint in between is given up. */
+/** An engine that crashes this often without getting further in between is given up. */
 const MAX_CRASHES = 3;
 /** Lines of the engine's standard error that a crash is explained with. */
 const LAST_LINES = 5;
@@ -26,23 +30,20 @@ type Ending =
   | { type: 'failure'; reason: string; message: string; exitCode: number }
   | { type: 'crash'; how: string; lastLines: string[] };
 
-interface Status {
-  state: 'starting' | 'training' | 'stopping';
-  pid: number | undefined;
-  restarts: number;
-  savedStep: number | undefined;
-  progress: Progress | undefined;
-  /** When the engine last said something, in milliseconds since the epoch. */
-  heardAt: number;
-}
-
 /**
  * Trains in a child process until it is done.
- * @throws TrainerError or UserError as the engine does; EngineCrashed if it keeps crashing; the signal's reason when told to stop, after
- * the state was saved
+ * @throws TrainerError or UserError as the engine does; UserError NoIntake for several workers without one; EngineCrashed if it keeps
+ * crashing; the signal's reason when told to stop, after the state was saved
  */
 export async function supervise(task: TrainTask, context: Context): Promise<TrainResult> {
-  const { signal, reporter } = context;
+  const { signal, reporter, env } = context;
+  if (task.workers > 1 && !env[ENV.INTAKE]) {
+    throw new UserError(
+      'NoIntake',
+      `workers is ${task.workers}, and several workers find each other through the operator's intake, but ${ENV.INTAKE} is not set: ` +
+        'train with workers=1, or make a TrainingJob of it',
+    );
+  }
   const job: EngineJob = { task, store: context.store.root, scratch: context.scratch };
   const status: Status = {
     state: 'starting',
@@ -50,36 +51,60 @@ export async function supervise(task: TrainTask, context: Context): Promise<Trai
     restarts: 0,
     savedStep: undefined,
     progress: undefined,
+    activity: undefined,
     heardAt: Date.now(),
+    movedAt: Date.now(),
   };
-  const health = await serveHealth(context.env[ENV.POD_IP], status, reporter.note);
+  const stack = stackOptions(context.scratch);
+  const health = await serveHealth(env[ENV.POD_IP], status, reporter.note);
+  const { stackAfterSeconds } = task;
+  const heartbeat = startHeartbeat(status, { reporter, stackAfterSeconds, stackFile: stack.file });
+  const rings = createRingRequests(env, reporter.note);
+  // Alone, a crash throws away what was done since the checkpoint; with peers, nothing.
+  const reached = () => (task.workers > 1 ? status.progress?.step : status.savedStep) ?? -1;
+  let furthest = -1;
   try {
     for (let crashes = 0; ; status.restarts++) {
       signal.throwIfAborted();
-      const before = status.savedStep;
-      const ending = await runEngine(job, context, status);
+      const ending = await runEngine(job, context, { status, heartbeat, rings, options: stack.options });
       if (ending.type === 'result') return ending.result;
       if (ending.type === 'failure') throw failureOf(ending);
       signal.throwIfAborted();
-      crashes = status.savedStep === before ? crashes + 1 : 1;
+      crashes = reached() > furthest ? 1 : crashes + 1;
+      furthest = Math.max(furthest, reached());
       if (crashes >= MAX_CRASHES) throw engineCrashed(crashes, ending);
-      reporter.note(`the engine ${ending.how}; starting it again from its last checkpoint`);
+      reporter.note(`the engine ${ending.how}; starting it again`);
       for (const line of ending.lastLines) reporter.note(`  ${line}`);
     }
   } finally {
+    heartbeat.stop();
     health?.close();
     health?.closeAllConnections();
   }
 }
 
+/** What outlives one engine process. */
+interface Surroundings {
+  status: Status;
+  heartbeat: Heartbeat;
+  rings: RingRequests;
+  /** Node's, for the engine. */
+  options: readonly string[];
+}
+
 /** Runs one engine process to its end. When the signal aborts it is asked to save and stop, and waited for. */
-function runEngine(job: EngineJob, { signal, reporter, env }: Context, status: Status): Promise<Ending> {
-  const child = spawn(process.execPath, [fileURLToPath(new URL('./engine-process.ts', import.meta.url))], {
-    env,
-    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
-  });
+function runEngine(
+  job: EngineJob,
+  { signal, reporter, env }: Context,
+  { status, heartbeat, rings, options }: Surroundings,
+): Promise<Ending> {
+  const program = fileURLToPath(new URL('./engine-process.ts', import.meta.url));
+  const child = spawn(process.execPath, [...options, program], { env, stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });
+  /** Aborted when this engine is gone: a ring is asked for on its behalf. */
+  const gone = new AbortController();
   status.pid = child.pid;
   status.state = 'starting';
+  status.activity = undefined;
   const lastLines: string[] = [];
   createInterface({ input: child.stderr! }).on('line', (line) => {
     if (CHATTER.test(line) || line.trim() === '') return;
@@ -94,8 +119,18 @@ function runEngine(job: EngineJob, { signal, reporter, env }: Context, status: S
     switch (message.type) {
       case 'progress':
         if (status.state === 'starting') status.state = 'training';
-        status.progress = message.progress;
-        reporter.report(message.progress);
+        heartbeat.moved(message.progress);
+        break;
+      case 'activity': {
+        const { type: _, ...activity } = message;
+        status.activity = activity;
+        break;
+      }
+      case 'join':
+        rings.next(AbortSignal.any([signal, gone.signal])).then(
+          (ring) => tell(child, { type: 'ring', ring }),
+          () => {}, // told to stop, which the engine hears too, or gone
+        );
         break;
       case 'note':
         reporter.note(message.line);
@@ -119,6 +154,7 @@ function runEngine(job: EngineJob, { signal, reporter, env }: Context, status: S
     // Not `exit`: the messages and the last lines come before `close`.
     child.on('close', (code, killedBy) => {
       signal.removeEventListener('abort', stop);
+      gone.abort();
       status.pid = undefined;
       const how = killedBy
         ? `was ended by ${killedBy}${killedBy === 'SIGKILL' ? ' (out of memory?)' : ''}`
@@ -156,9 +192,10 @@ async function serveHealth(
   if (!address) return undefined;
   const server = createServer((request, response) => {
     const known = request.url === '/healthz';
-    const { heardAt, ...rest } = status;
+    const { heardAt, movedAt, ...rest } = status;
+    const secondsSince = (time: number) => (Date.now() - time) / 1000;
     const body = known
-      ? { ...rest, secondsSinceHeard: (Date.now() - heardAt) / 1000 }
+      ? { ...rest, secondsSinceHeard: secondsSince(heardAt), standingSeconds: secondsSince(movedAt) }
       : { error: 'only /healthz is here' };
     response.writeHead(known ? 200 : 404, { 'content-type': 'application/json' }).end(`${JSON.stringify(body)}\n`);
   });
