@@ -28,9 +28,11 @@ import { createLogger, inReconcile } from './log.ts';
 import { COMPONENTS, type Component } from './manifests/labels.ts';
 import { reconcileInferenceService } from './reconcile/inferenceservice.ts';
 import { createProgressBoard } from './reconcile/progress.ts';
+import { seatOf } from './reconcile/ring.ts';
 import { type Hands, reconcileDataset, reconcileModelExport, reconcileTrainingJob } from './reconcile/run.ts';
-import { openWorld } from './reconcile/world.ts';
+import { openWorld, ownerKey } from './reconcile/world.ts';
 import { operatorMetrics } from './web/metrics.ts';
+import { createRingDesk } from './web/ring.ts';
 import { startWeb } from './web/server.ts';
 
 const env = process.env;
@@ -42,7 +44,10 @@ const intakePort = Number(env.INTAKE_PORT || 8443);
 const operatorNamespace = env.OPERATOR_NAMESPACE || (inPod ? 'fovea-system' : 'default');
 const namespaces = (env.WATCH_NAMESPACES ?? '').split(',').filter((namespace) => namespace !== '');
 
-const RECONCILERS: Record<Component, (hands: Hands, key: string) => Promise<undefined>> = {
+const RECONCILERS: Record<
+  Component,
+  (hands: Hands, key: string) => Promise<{ requeueAfterSeconds: number } | undefined>
+> = {
   dataset: reconcileDataset,
   trainingjob: reconcileTrainingJob,
   modelexport: reconcileModelExport,
@@ -71,10 +76,17 @@ const client = await connect(loadConfig(), {
 });
 metrics.queues(() => queues ?? {});
 const progress = createProgressBoard();
+const rings = createRingDesk({
+  seatOf: (pod) => seatOf(world, pod),
+  onJoin: (key) => queues?.trainingjob.add(key),
+});
 const world = openWorld({
   client,
   namespaces,
-  wake: (component, key) => queues?.[component].add(key),
+  wake: (component, key) => {
+    queues?.[component].add(key);
+    if (component === 'trainingjob') rings.look(key);
+  },
   onError: (resource, error) => {
     if (isNotFound(error)) log.warn({ resource }, 'the API server does not know this resource: kubectl apply -f crds/');
     else log.warn({ resource, error }, 'a list or watch failed and is tried again');
@@ -95,12 +107,14 @@ const web = await startWeb({
     return pod && { uid: pod.metadata?.uid ?? '', labels: pod.metadata?.labels ?? {} };
   },
   onProgress: ({ namespace, podUid, labels }, report) => {
-    const delay = progress.report(podUid, report);
     for (const component of components) {
       const name = labels[COMPONENTS[component].ownerLabel];
-      if (name) queues?.[component].addAfter(`${namespace}/${name}`, delay);
+      if (!name) continue;
+      const delay = progress.report(ownerKey(component, namespace, name), podUid, report);
+      queues?.[component].addAfter(`${namespace}/${name}`, delay);
     }
   },
+  rings,
   metrics,
   log,
 });
@@ -116,6 +130,7 @@ async function lead(term: Term): Promise<void> {
     world,
     recorder,
     progress,
+    joined: rings.joined,
     options: () => ({
       trainerImage: env.FOVEA_TRAINER_IMAGE || 'fovea/trainer:dev',
       intake: { url: intakeUrl, ca: web.caPem },

@@ -91,6 +91,31 @@ const RUN_REASONS: readonly ReasonMeaning[] = [
   { reason: 'OOMKilled', with: 'Stalled', meaning: 'The pod ran out of memory: raise `limits.memory`.' },
 ];
 
+const WORKER_REASONS: readonly ReasonMeaning[] = [
+  {
+    reason: 'RecreatingJob',
+    with: 'Reconciling',
+    meaning: 'The Job lost `policy.recreateAfter` workers; the next attempt goes on from the last checkpoint.',
+  },
+  {
+    reason: 'Hung',
+    with: 'Reconciling',
+    meaning:
+      'Steps stand still for `policy.hang.timeoutSeconds`; the message names the worker that the others wait for. With `Stalled` where `policy.hang.action` is `Fail`.',
+  },
+  { reason: 'TooManyWorkersLost', with: 'Stalled', meaning: 'More workers were lost than `policy.maxWorkerLosses`.' },
+  {
+    reason: 'StartTimeout',
+    with: 'Stalled',
+    meaning: 'Not all workers ran within `policy.startTimeoutSeconds`; the message says what kept them.',
+  },
+  {
+    reason: 'DeadlineExceeded',
+    with: 'Stalled',
+    meaning: 'The run was not done within `policy.activeDeadlineSeconds`.',
+  },
+];
+
 const RERUN_REASONS: readonly ReasonMeaning[] = [
   { reason: 'RerunNever', with: 'Stalled', meaning: 'The spec changed, and `spec.rerun` is `Never`.' },
 ];
@@ -106,6 +131,7 @@ export const REASONS: Record<'Dataset' | 'TrainingJob' | 'ModelExport' | 'Infere
     TrainingJob: [
       { reason: 'Trained', with: 'Ready', meaning: 'The model exists; the message tells its accuracy.' },
       ...RUN_REASONS,
+      ...WORKER_REASONS,
       ...input('Dataset'),
       ...RERUN_REASONS,
       mismatch,

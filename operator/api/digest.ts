@@ -9,11 +9,11 @@ import canonicalize from 'canonicalize';
  */
 export const LEFT_OUT = {
   dataset: ['suspend', 'resources', 'store', 'pod'],
-  trainingjob: ['suspend', 'rerun', 'workers', 'checkpoints', 'store'],
+  trainingjob: ['suspend', 'rerun', 'workers', 'policy', 'checkpoints', 'store'],
   modelexport: ['suspend', 'rerun', 'resources', 'store', 'pod'],
   // A revision is its pods, so what they are given enters. The model enters by its digest: a reference to the same bytes under
   // another name is the same revision. Timeouts are the gateway's business.
-  inferenceservice: ['suspend', 'replicas', 'rollout', 'model', 'request.timeoutSeconds'],
+  inferenceservice: ['suspend', 'replicas', 'scaling', 'rollout', 'model', 'request.timeoutSeconds'],
 } as const satisfies Record<string, readonly string[]>;
 
 /**

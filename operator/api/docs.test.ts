@@ -63,6 +63,7 @@ it('explains every reason that the operator gives', () => {
     'Failed',
     'JobFailed',
     'ReplicaFailure',
+    'WorkerLost',
   ];
   const given = reasonsGiven();
   assert.ok(given.size > 15, `found only ${[...given]}`);

@@ -93,7 +93,7 @@ export const KINDS: readonly Kind[] = [
     plural: 'trainingjobs',
     shortName: 'ftj',
     description:
-      'A TrainingJob trains a network on a Dataset in a pod of a Kubernetes Job, saves checkpoints from which it resumes, and keeps the best model in the store.',
+      'A TrainingJob trains a network on a Dataset in the pods of a Kubernetes Job, saves checkpoints from which it resumes, and keeps the best model in the store.',
     spec: TrainingJobSpec,
     status: TrainingJobStatus,
     columns: [
@@ -108,6 +108,14 @@ export const KINDS: readonly Kind[] = [
         jsonPath: metric('ValidationAccuracy'),
         description: 'Latest accuracy on the validation split, between 0 and 1.',
       },
+      { name: 'Workers', type: 'integer', jsonPath: '.status.workers.ready', description: 'Workers that run.' },
+      {
+        name: 'Lost',
+        type: 'integer',
+        jsonPath: '.status.workers.lost',
+        description: 'Workers lost by this run.',
+        priority: 1,
+      },
       digest('.status.artifact.digest'),
       AGE,
     ],
@@ -115,7 +123,7 @@ export const KINDS: readonly Kind[] = [
     conditions: [
       CONDITIONS.Ready('The model of this spec exists.'),
       ...CONDITIONS.progress,
-      CONDITIONS.Running('The pod trains.'),
+      CONDITIONS.Running('All workers run.'),
       CONDITIONS.Complete('The model of this spec exists.'),
       CONDITIONS.Failed('Training ended without a model, and is not tried again by itself.'),
     ],

@@ -126,6 +126,14 @@ export const PodOverrides = z
       .optional()
       .meta({ listMapKeys: ['name'] })
       .describe('Environment variables added to the container.'),
+    terminationGracePeriodSeconds: z
+      .int()
+      .min(1)
+      .max(86_400)
+      .optional()
+      .describe(
+        'Time between being told to stop and being killed, in which a worker saves its state and a server answers what it has. Absent: 60.',
+      ),
     securityContext: z
       .strictObject({
         runAsUser: Id.optional().describe('User id. Absent: 1000.'),

@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { Artifact, Digest } from '../../trainer-image/contract.ts';
 import { Condition } from './conditions.ts';
 
-const Time = z.string().max(64).meta({ format: 'date-time' });
+export const Time = z.string().max(64).meta({ format: 'date-time' });
 /** A number as a decimal string, since the API conventions have no floats in status. */
 export const Decimal = z.string().max(64);
 
@@ -64,6 +64,7 @@ export const RUN_STATUS = {
       reason: z.string().max(64).describe('One word.'),
       message: z.string().max(1024).describe('What happened and what to do.'),
       pod: z.string().max(253).optional().describe('The pod it happened in.'),
+      rank: z.int().min(0).optional().describe('The rank of that pod.'),
       exitCode: z.int().optional().describe('Exit code of its process.'),
       time: Time.optional().describe('When it was seen.'),
     })
@@ -74,4 +75,10 @@ export const RUN_STATUS = {
 
 const Run = z.strictObject(RUN_STATUS);
 /** The shared part of the three run kinds' status, with what each adds left open. */
-export type RunStatus = z.infer<typeof Run> & { resolved?: unknown; progress?: unknown };
+export type RunStatus = z.infer<typeof Run> & {
+  resolved?: unknown;
+  progress?: unknown;
+  startTime?: string;
+  workers?: { desired: number; ready: number; lost: number };
+  ring?: { generation: number; members: { rank: number; pod: string; uid: string }[] };
+};

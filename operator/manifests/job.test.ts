@@ -1,8 +1,8 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { EXIT } from '../../trainer-image/contract.ts';
-import { runJob } from './job.ts';
-import { childName, QUEUE_LABEL, STORE_LABEL } from './labels.ts';
+import { type JobWorkers, runJob } from './job.ts';
+import { childName, LOST_ANNOTATION, QUEUE_LABEL, STORE_LABEL } from './labels.ts';
 import { type TrainerPod, trainerPodTemplate } from './pod.ts';
 import { threads, withDefaults } from './resources.ts';
 
@@ -26,6 +26,7 @@ const pod: TrainerPod = {
   pod: undefined,
 };
 const template = (change: Partial<TrainerPod> = {}) => trainerPodTemplate({ ...pod, ...change }, 'Never');
+const workers: JobWorkers = { replicas: 3, lostBefore: 2, backoffLimit: 13, ttlSeconds: 60 };
 const job = (change: { queue?: string } = {}) =>
   runJob({
     component: 'dataset',
@@ -36,6 +37,7 @@ const job = (change: { queue?: string } = {}) =>
     inputDigest: 'x',
     resolved: {},
     template: template(),
+    workers,
     ...change,
   });
 
@@ -47,6 +49,18 @@ it('name a Job so that the host names of its pods fit, whatever the name of the 
 it('copy the queue to the Job, and name none where there is none', () => {
   assert.is(job({ queue: 'gpu' }).metadata?.labels?.[QUEUE_LABEL], 'gpu');
   assert.not.ok(QUEUE_LABEL in (job().metadata?.labels ?? {}));
+});
+
+it('run all workers of a Job at once, never two of one index, and remember what was lost before', () => {
+  const { metadata, spec } = job();
+  assert.equal([spec?.completions, spec?.parallelism, spec?.completionMode], [3, 3, 'Indexed']);
+  assert.equal([spec?.podReplacementPolicy, spec?.backoffLimit, spec?.ttlSecondsAfterFinished], ['Failed', 13, 60]);
+  assert.is(metadata?.annotations?.[LOST_ANNOTATION], '2');
+});
+
+it('give a pod the time to save its state that its owner asks for', () => {
+  const grace = (pod?: TrainerPod['pod']) => template({ pod }).spec?.terminationGracePeriodSeconds;
+  assert.equal([grace(), grace({ terminationGracePeriodSeconds: 300 })], [60, 300]);
 });
 
 it('fail a Job at once for what only the user can mend, and count no interruption', () => {

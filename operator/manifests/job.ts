@@ -1,7 +1,14 @@
 /** The Job that carries out one run of a Dataset, TrainingJob or ModelExport. */
 import type { V1Job, V1OwnerReference, V1PodTemplateSpec } from '@kubernetes/client-node';
 import { EXIT } from '../../trainer-image/contract.ts';
-import { type Component, childLabels, DIGEST_ANNOTATION, QUEUE_LABEL, RESOLVED_ANNOTATION } from './labels.ts';
+import {
+  type Component,
+  childLabels,
+  DIGEST_ANNOTATION,
+  LOST_ANNOTATION,
+  QUEUE_LABEL,
+  RESOLVED_ANNOTATION,
+} from './labels.ts';
 import { CONTAINER } from './pod.ts';
 
 export interface RunJob {
@@ -17,12 +24,19 @@ export interface RunJob {
   /** Kueue's queue; copied from the object's label. */
   queue?: string;
   template: V1PodTemplateSpec;
+  workers: JobWorkers;
 }
 
-/** Lost pods are replaced this often before the Job counts as failed; disruptions and INTERRUPTED do not count. */
-const BACKOFF_LIMIT = 10;
-/** A finished Job is kept for a day, so that its pod's log can be read. */
-const TTL_SECONDS = 86_400;
+export interface JobWorkers {
+  /** Pods that work at once, one an index. */
+  replicas: number;
+  /** Workers that the run lost in earlier attempts. */
+  lostBefore: number;
+  /** Lost pods are replaced this often before the Job counts as failed; disruptions and INTERRUPTED do not count. */
+  backoffLimit: number;
+  /** A finished Job is kept so long, so that its pods' logs can be read. */
+  ttlSeconds: number;
+}
 
 export function runJob(run: RunJob): V1Job {
   return {
@@ -32,17 +46,21 @@ export function runJob(run: RunJob): V1Job {
       name: run.name,
       namespace: run.namespace,
       labels: { ...childLabels(run.component, run.owner), ...(run.queue ? { [QUEUE_LABEL]: run.queue } : {}) },
-      annotations: { [DIGEST_ANNOTATION]: run.inputDigest, [RESOLVED_ANNOTATION]: JSON.stringify(run.resolved) },
+      annotations: {
+        [DIGEST_ANNOTATION]: run.inputDigest,
+        [RESOLVED_ANNOTATION]: JSON.stringify(run.resolved),
+        [LOST_ANNOTATION]: String(run.workers.lostBefore),
+      },
       ownerReferences: [run.ownerReference],
     },
     spec: {
       completionMode: 'Indexed',
-      completions: 1,
-      parallelism: 1,
-      backoffLimit: BACKOFF_LIMIT,
+      completions: run.workers.replicas,
+      parallelism: run.workers.replicas,
+      backoffLimit: run.workers.backoffLimit,
       // Never two pods of one index: both would write the same run.
       podReplacementPolicy: 'Failed',
-      ttlSecondsAfterFinished: TTL_SECONDS,
+      ttlSecondsAfterFinished: run.workers.ttlSeconds,
       podFailurePolicy: {
         rules: [
           {

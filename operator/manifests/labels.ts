@@ -15,10 +15,17 @@ export const REVISION_LABEL = 'fovea.dev/revision';
 export const STORE_LABEL = 'fovea.dev/store';
 export const QUEUE_LABEL = 'kueue.x-k8s.io/queue-name';
 
+/** Selects the gateway's pods. */
+export const GATEWAY_SELECTOR = 'app.kubernetes.io/name=fovea-gateway';
+
 /** Full input digest of the run or revision a child was made for: names hold only its first 8 digits. */
 export const DIGEST_ANNOTATION = 'fovea.dev/input-digest';
 /** What was resolved when the run started, as JSON: a run is frozen by the child that carries it out. */
 export const RESOLVED_ANNOTATION = 'fovea.dev/resolved';
+/** On a Job: workers that its run lost in earlier attempts. */
+export const LOST_ANNOTATION = 'fovea.dev/workers-lost-before';
+/** The Job controller's own: the index of a pod in its Job. */
+export const INDEX_ANNOTATION = 'batch.kubernetes.io/job-completion-index';
 /** PEM of the intake's certificate authority; the pod reads it through the downward API. */
 export const INTAKE_CA_ANNOTATION = 'fovea.dev/intake-ca';
 /** Set by people to run once more with an unchanged spec. Its value enters the input digest. */

@@ -145,7 +145,7 @@ export function trainerPodTemplate(pod: TrainerPod, restartPolicy: 'Never' | 'Al
       // The pod talks to the intake by a projected token; it needs no credentials for the API server.
       automountServiceAccountToken: false,
       enableServiceLinks: false,
-      terminationGracePeriodSeconds: GRACE_SECONDS,
+      terminationGracePeriodSeconds: overrides.terminationGracePeriodSeconds ?? GRACE_SECONDS,
       ...(overrides.serviceAccountName ? { serviceAccountName: overrides.serviceAccountName } : {}),
       ...(overrides.imagePullSecrets ? { imagePullSecrets: overrides.imagePullSecrets } : {}),
       ...(overrides.nodeSelector ? { nodeSelector: overrides.nodeSelector } : {}),

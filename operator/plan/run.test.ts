@@ -34,6 +34,8 @@ function observed(object: Dataset, change: Partial<Observed<Dataset>> = {}): Obs
     pods: [],
     claim,
     progress: undefined,
+    reports: new Map(),
+    joined: new Set(),
     options: { trainerImage: 'trainer:1', intake: undefined, gatewayUrl: 'http://g' },
     now: NOW,
     ...change,

@@ -7,7 +7,7 @@
  * finished work in the store by the run's folder and answers at once, so nothing is done twice.
  */
 import type { V1Job, V1OwnerReference, V1PersistentVolumeClaim, V1Pod } from '@kubernetes/client-node';
-import type { Progress, Result, Task } from '../../trainer-image/contract.ts';
+import { EXIT, type Progress, type Result, type Task } from '../../trainer-image/contract.ts';
 import type { FoveaObject } from '../api/object.ts';
 import type { PodOverrides } from '../api/pod.ts';
 import type { Resources } from '../api/resources.ts';
@@ -23,8 +23,23 @@ import {
 import { type Intake, trainerPodTemplate } from '../manifests/pod.ts';
 import { conditions, progressing, ready, stalled, suspended, timestamp, type Wanted, waiting } from './conditions.ts';
 import { jobFailure, podObstacle, type RunFailure, resultOf } from './failure.ts';
+import { findHang, type WorkerReport } from './hang.ts';
+import { formRing } from './ring.ts';
 import { observeStore } from './store.ts';
 import { failedBefore, type Input, isDone, type Rerun, type RunComponent, type RunObject, target } from './target.ts';
+import {
+  allRun,
+  attemptOf,
+  countWorkers,
+  hasEnded,
+  isDeleting,
+  jobWorkers,
+  judgeWorkers,
+  podsOf,
+  rankOf,
+  type Workers,
+  working,
+} from './workers.ts';
 
 interface KindConditions {
   /** Reason of Ready=True: Packed, Trained, Verified. */
@@ -45,6 +60,8 @@ export interface RunKind<Object extends RunObject, Resolved> extends KindConditi
   task: (object: Object, resolved: Resolved, run: string, inputs: LineageEntry[]) => Task;
   image: (resolved: Resolved) => string;
   pod: (object: Object) => { resources: Required<Resources>; pod: PodOverrides | undefined };
+  /** How many pods work together, and what is done when they are lost. Absent: one pod, and no policy. */
+  workers?: (object: Object) => Workers;
   /** A claim with the user's own files that the pod reads. */
   source?: (object: Object) => { claimName: string; path: string } | undefined;
   /** The kind's own status fields from a result; `failed` for a result that came with a failure. */
@@ -71,8 +88,12 @@ export interface Observed<Object> {
   pods: V1Pod[];
   /** The store's claim; undefined if it does not exist. */
   claim: V1PersistentVolumeClaim | undefined;
-  /** Latest report of the present run's worker. */
+  /** What may be shown of the present run's workers. */
   progress: Progress | undefined;
+  /** The latest that each worker said, by uid of its pod. */
+  reports: ReadonlyMap<string, WorkerReport>;
+  /** Uids of the pods that ask for a ring. */
+  joined: ReadonlySet<string>;
   options: OperatorOptions;
   now: Date;
 }
@@ -88,6 +109,10 @@ export interface Plan {
   create: V1Job[];
   /** Jobs to delete, with their pods. */
   remove: V1Job[];
+  /** Pods to delete, so that they are replaced. */
+  restart: V1Pod[];
+  /** In so many seconds time alone may change the plan. */
+  lookAgainSeconds: number | undefined;
   status: RunStatus;
   events: PlannedEvent[];
 }
@@ -107,13 +132,7 @@ export function ownerReference(object: FoveaObject<unknown, unknown>): V1OwnerRe
 
 const jobCondition = (job: V1Job, type: string) =>
   job.status?.conditions?.some((c) => c.type === type && c.status === 'True') ?? false;
-const isDeleting = (object: V1Job | V1Pod) => object.metadata?.deletionTimestamp !== undefined;
 const digestAnnotation = (job: V1Job) => job.metadata?.annotations?.[DIGEST_ANNOTATION];
-
-/** Number of a Job's attempt, the last part of its name. */
-function attemptOf(job: V1Job): number {
-  return Number(/-(\d+)$/.exec(job.metadata?.name ?? '')?.[1] ?? 1);
-}
 
 /** What the Job froze when the run started, else what the status says of this run, else resolved now. */
 function frozen<Object extends RunObject, Resolved>(
@@ -136,7 +155,14 @@ export function planRun<Object extends RunObject, Resolved>(
   const { object, jobs, pods, options, now } = observed;
   const before: RunStatus = object.status ?? {};
   const generation = object.metadata.generation;
-  const plan: Plan = { create: [], remove: [], status: { ...before, observedGeneration: generation }, events: [] };
+  const plan: Plan = {
+    create: [],
+    remove: [],
+    restart: [],
+    lookAgainSeconds: undefined,
+    status: { ...before, observedGeneration: generation },
+    events: [],
+  };
   const settle = (wanted: Wanted[], extra: Partial<RunStatus> = {}): Plan => {
     Object.assign(plan.status, extra);
     plan.status.conditions = conditions(before.conditions, wanted, generation, now);
@@ -155,25 +181,47 @@ export function planRun<Object extends RunObject, Resolved>(
 
   const { digest, inputs } = wantedRun;
   // A Job of another run is in nobody's interest any more.
-  const current = jobs.filter((job) => digestAnnotation(job) === digest);
-  const job = current.filter((j) => !isDeleting(j)).sort((a, b) => attemptOf(b) - attemptOf(a))[0];
+  const sameRun = before.inputDigest === digest;
+  const current = jobs.filter((job) => digestAnnotation(job) === digest && !isDeleting(job));
+  // Nor is one whose attempt was given up: the status says so first, so that nothing is forgotten if we end in between.
+  const job = current
+    .filter((j) => !sameRun || attemptOf(j) >= (before.attempt ?? 1))
+    .sort((a, b) => attemptOf(b) - attemptOf(a))[0];
   plan.remove = jobs.filter((j) => j !== job && !isDeleting(j));
-  const podsOfJob = pods.filter((pod) => pod.metadata?.ownerReferences?.some((o) => o.uid === job?.metadata?.uid));
+  const podsOfJob = podsOf(job, pods);
 
   if (isDone(before, digest)) {
     return settle([...ready(kind.doneReason, kind.describe(before)), ...extras(kind, 'Done', '')]);
   }
+
+  const workers = kind.workers?.(object);
+  const lostBefore = sameRun ? (before.workers?.lost ?? 0) : 0;
+  /** The status when no pod is at work. */
+  const atRest = (lost: number): Partial<RunStatus> =>
+    workers
+      ? {
+          workers: { desired: workers.replicas, ready: 0, lost },
+          ring: before.ring && { ...before.ring, members: [] },
+          startTime: undefined,
+        }
+      : {};
 
   const superseded = before.artifact ? 'A run of the present spec is not done; the artifact is of an earlier one.' : '';
   if (object.spec.suspend) {
     if (job) plan.remove.push(job);
     const leaving = jobs.length > 0;
     const message = leaving ? 'spec.suspend is true; the worker saves its state and ends.' : 'spec.suspend is true.';
-    return settle([...suspended(message), ...extras(kind, 'Idle', superseded)], { jobName: undefined });
+    return settle([...suspended(message), ...extras(kind, 'Idle', superseded)], {
+      ...atRest(lostBefore),
+      jobName: undefined,
+    });
   }
 
   const failure = failedBefore(before, digest, generation);
-  if (failure && !job) {
+  const over = job && (jobCondition(job, 'Complete') || jobCondition(job, 'Failed'));
+  if (failure && !over) {
+    // A failure that the operator decided on leaves the Job for now.
+    if (job) plan.remove.push(job);
     const cause = before.lastFailure ?? { reason: 'Failed', message: 'The run failed.' };
     return settle([...stalled(cause.reason, howToRetry(cause.message)), ...extras(kind, 'Failed', superseded)]);
   }
@@ -198,7 +246,10 @@ export function planRun<Object extends RunObject, Resolved>(
 
   if (job && jobCondition(job, 'Complete')) {
     const result = resultOf(podsOfJob);
-    if (result) return finish(kind, plan, settle, observed, { digest, job, result, storeUri: store.uri, started });
+    if (result) {
+      const rest = atRest(countWorkers(job, podsOfJob, lostBefore).lost);
+      return finish(kind, plan, settle, observed, { digest, job, result, storeUri: store.uri, started, rest });
+    }
     // Its pod is gone and the result with it: the next attempt finds the finished run in the store.
     plan.remove.push(job);
     return settle(
@@ -209,7 +260,8 @@ export function planRun<Object extends RunObject, Resolved>(
       { ...started, attempt: attemptOf(job) + 1 },
     );
   }
-  if (job && jobCondition(job, 'Failed')) {
+  const failedEarlier = !failure && sameRun && hasFailed(before);
+  if (job && (over || failedEarlier)) {
     const earlier = before.history?.[0];
     if (!failure && earlier?.result === 'Failed' && earlier.inputDigest === digest) {
       // This Job's failure is known, and the spec was changed since.
@@ -219,23 +271,35 @@ export function planRun<Object extends RunObject, Resolved>(
           ...progressing('ReplacingRun', 'The spec changed; the run is tried again.'),
           ...extras(kind, 'Idle', superseded),
         ],
-        { ...started, attempt: attemptOf(job) + 1 },
+        { ...started, ...atRest(0), attempt: attemptOf(job) + 1 },
       );
     }
-    return fail(kind, plan, settle, observed, { digest, job, pods: podsOfJob, superseded, started });
+    const rest = atRest(workers ? countWorkers(job, podsOfJob, lostBefore).lost : 0);
+    const cause = jobFailure(job, culprits(podsOfJob));
+    return fail(kind, plan, settle, observed, {
+      digest,
+      job,
+      pods: podsOfJob,
+      cause,
+      superseded,
+      started: { ...started, ...rest },
+    });
   }
 
   if (!job) {
     // One that is on its way out has to be gone first: it may hold the same name and writes the same run.
     const attempt = nextAttempt(before, digest);
     const name = childName(kind.component, object.metadata.name, digest, attempt);
-    if (jobs.some((j) => isDeleting(j) || digestAnnotation(j) !== digest)) {
+    const lost = hasFailed(before) ? 0 : lostBefore;
+    // Its pods outlive a Job, and two of one rank would write the same run.
+    const leaving = pods.some((pod) => !hasEnded(pod) && pod.metadata?.ownerReferences?.some((o) => o.kind === 'Job'));
+    if (jobs.length > 0 || leaving) {
       return settle(
         [
           ...progressing('ReplacingRun', 'Waits until the pods of the run before have ended.'),
           ...extras(kind, 'Idle', superseded),
         ],
-        { ...started, attempt },
+        { ...started, ...atRest(lost), attempt },
       );
     }
     const run = `${object.metadata.uid}-${digest.slice('sha256:'.length, 'sha256:'.length + 16)}`;
@@ -249,6 +313,7 @@ export function planRun<Object extends RunObject, Resolved>(
         inputDigest: digest,
         resolved,
         queue: object.metadata.labels?.[QUEUE_LABEL],
+        workers: jobWorkers(workers, lost),
         template: trainerPodTemplate(
           {
             component: kind.component,
@@ -266,18 +331,101 @@ export function planRun<Object extends RunObject, Resolved>(
     );
     return settle([...progressing('Starting', `Job ${name} starts.`), ...extras(kind, 'Starting', superseded)], {
       ...started,
+      ...atRest(lost),
+      startTime: workers && sameRun ? before.startTime : undefined,
       attempt,
       jobName: name,
       progress: undefined,
     });
   }
 
-  return settle(watch(kind, job, podsOfJob, observed.progress, superseded), {
+  const present: Partial<RunStatus> = {
     ...started,
     attempt: attemptOf(job),
     jobName: job.metadata?.name,
     progress: observed.progress ? (kind.progress(observed.progress) as RunStatus['progress']) : before.progress,
+  };
+  if (!workers) return settle(watch(kind, job, podsOfJob, observed.progress, superseded), present);
+
+  // ------------------------------------------------------------------ several workers, and what becomes of them
+  const { policy } = workers;
+  const count = countWorkers(job, podsOfJob, lostBefore);
+  const startedAt = (sameRun ? before.startTime : undefined) ?? startTime(job);
+  Object.assign(present, {
+    workers: count,
+    startTime: job.spec?.suspend ? undefined : startedAt,
+    ring: formRing(job, podsOfJob, observed.joined, before.ring) ?? before.ring,
   });
+  if (count.lost > lostBefore) plan.events.push(lossEvent(podsOfJob, count.lost, policy.maxWorkerLosses));
+
+  const stop = (cause: RunFailure) =>
+    fail(kind, plan, settle, observed, {
+      digest,
+      job,
+      pods: [],
+      cause,
+      superseded,
+      started: { ...started, ...atRest(count.lost) },
+    });
+  const obstacle = podsOfJob.map(podObstacle).find((found) => found !== undefined)?.message;
+  const verdict = judgeWorkers(policy, job, podsOfJob, count, before, startedAt, obstacle, now);
+  if ('fail' in verdict) return stop(verdict.fail);
+  if ('recreate' in verdict) {
+    plan.events.push({ type: 'Normal', reason: 'RecreatingJob', message: verdict.recreate });
+    return settle([...progressing('RecreatingJob', verdict.recreate), ...extras(kind, 'Idle', superseded)], {
+      ...present,
+      attempt: attemptOf(job) + 1,
+    });
+  }
+  plan.lookAgainSeconds = verdict.lookAgainSeconds;
+
+  const runningSince = before.conditions?.find((c) => c.type === 'Running' && c.status === 'True')?.lastTransitionTime;
+  const hang =
+    allRun(job, podsOfJob) && runningSince !== undefined
+      ? findHang(
+          working(podsOfJob),
+          observed.reports,
+          policy.hang.timeoutSeconds,
+          (now.getTime() - Date.parse(runningSince)) / 1000,
+        )
+      : undefined;
+  if (!hang) return settle(watch(kind, job, podsOfJob, observed.progress, superseded), present);
+  const { action } = policy.hang;
+  if (action === 'Fail') {
+    return stop({
+      reason: 'Hung',
+      message: hang.message,
+      pod: hang.slow?.metadata?.name,
+    });
+  }
+  const restarts = action === 'RestartWorker' && hang.slow !== undefined;
+  if (restarts) plan.restart.push(hang.slow!);
+  const message = restarts ? `${hang.message} Its pod is replaced.` : hang.message;
+  const isNew = before.conditions?.find((c) => c.type === 'Ready')?.reason !== 'Hung';
+  if (isNew) plan.events.push({ type: 'Warning', reason: 'Hung', message });
+  return settle([...progressing('Hung', message), ...extras(kind, 'Running', superseded)], present);
+}
+
+const hasFailed = (status: RunStatus) =>
+  status.conditions?.some((c) => c.type === 'Failed' && c.status === 'True') ?? false;
+
+/** The pods to ask for the cause of a failure: not those that were told to stop because of it. */
+function culprits(pods: readonly V1Pod[]): V1Pod[] {
+  const exitCode = (pod: V1Pod) => pod.status?.containerStatuses?.[0]?.state?.terminated?.exitCode;
+  const final = pods.filter((pod) => ([EXIT.USER_ERROR, EXIT.NO_ACCELERATOR] as unknown[]).includes(exitCode(pod)));
+  return final.length > 0 ? final : pods.filter((pod) => exitCode(pod) !== EXIT.INTERRUPTED);
+}
+
+function lossEvent(pods: readonly V1Pod[], lost: number, most: number): PlannedEvent {
+  const newest = culprits(pods)
+    .filter((pod) => pod.status?.phase === 'Failed')
+    .sort((a, b) => String(b.metadata?.creationTimestamp).localeCompare(String(a.metadata?.creationTimestamp)))[0];
+  const state = newest?.status?.containerStatuses?.[0]?.state?.terminated;
+  const why = state ? `, with exit code ${state.exitCode}${state.reason ? ` (${state.reason})` : ''}` : '';
+  const who = newest
+    ? `Rank ${rankOf(newest) ?? 0} (pod ${newest.metadata?.name}) was lost${why}`
+    : 'A worker was lost';
+  return { type: 'Warning', reason: 'WorkerLost', message: `${who}: ${lost} of at most ${most} in all.` };
 }
 
 /** A suspended run goes on as the next attempt, one whose Job vanished as the same; a lost result says which itself. */
@@ -310,8 +458,11 @@ function watch(
     .map(podObstacle)
     .find((found) => found !== undefined);
   if (obstacle) return [...progressing(obstacle.reason, obstacle.message), ...extras(kind, 'Starting', superseded)];
-  if (!pods.some((pod) => pod.status?.phase === 'Running')) {
-    return [...progressing('Starting', `Job ${name} starts its pod.`), ...extras(kind, 'Starting', superseded)];
+  if (!allRun(job, pods)) {
+    const [there, all] = [working(pods).length, job.spec?.completions ?? 1];
+    const message =
+      all === 1 ? `Job ${name} starts its pod.` : `Job ${name} starts its pods: ${there} of ${all} workers run.`;
+    return [...progressing('Starting', message), ...extras(kind, 'Starting', superseded)];
   }
   const said = progress ? `${progress.stage}, ${Math.floor(progress.percent)} %` : 'running';
   return [...progressing('Running', `Job ${name}: ${said}.`), ...extras(kind, 'Running', superseded)];
@@ -328,6 +479,11 @@ function extras(kind: KindConditions, phase: Phase, superseded: string): Wanted[
   });
 }
 
+const rankOfNamed = (pods: readonly V1Pod[], name: string | undefined) => {
+  const pod = name === undefined ? undefined : pods.find((candidate) => candidate.metadata?.name === name);
+  return pod && rankOf(pod);
+};
+
 type Settle = (wanted: Wanted[], extra?: Partial<RunStatus>) => Plan;
 
 /** Every `store://blobs/…` of a result, as the trainer says it, becomes `store://<claim>/<path>/blobs/…`. */
@@ -341,6 +497,11 @@ function startTime(job: V1Job): string | undefined {
   return job.status?.startTime ? timestamp(new Date(job.status.startTime)) : undefined;
 }
 
+/** When the run began: its first Job, where the status remembers that. */
+function startOf(before: RunStatus, run: { digest: string; job: V1Job }): string | undefined {
+  return (before.inputDigest === run.digest ? before.startTime : undefined) ?? startTime(run.job);
+}
+
 function pushHistory(before: RunStatus, entry: HistoryEntry): HistoryEntry[] {
   const earlier = (before.history ?? []).filter((run) => run.inputDigest !== entry.inputDigest);
   return [entry, ...earlier].slice(0, MAX_HISTORY);
@@ -351,24 +512,32 @@ function finish<Object extends RunObject, Resolved>(
   plan: Plan,
   settle: Settle,
   observed: Observed<Object>,
-  run: { digest: string; job: V1Job; result: Result; storeUri: string; started: Partial<RunStatus> },
+  run: {
+    digest: string;
+    job: V1Job;
+    result: Result;
+    storeUri: string;
+    started: Partial<RunStatus>;
+    rest: Partial<RunStatus>;
+  },
 ): Plan {
   const { object, now } = observed;
+  const before: RunStatus = object.status ?? {};
   const result = located(run.result, run.storeUri);
   const { artifact } = result;
-  Object.assign(plan.status, run.started, {
+  Object.assign(plan.status, run.started, run.rest, {
     progress: undefined,
     ...kind.summarize(result, false),
     artifact,
     jobName: run.job.metadata?.name,
     attempt: attemptOf(run.job),
     lastFailure: undefined,
-    history: pushHistory(object.status ?? {}, {
+    history: pushHistory(before, {
       generation: object.metadata.generation,
       inputDigest: run.digest,
       artifactDigest: artifact.digest,
       result: 'Succeeded',
-      startTime: startTime(run.job),
+      startTime: startOf(before, run),
       completionTime: timestamp(now),
     }),
   });
@@ -382,11 +551,19 @@ function fail<Object extends RunObject, Resolved>(
   plan: Plan,
   settle: Settle,
   observed: Observed<Object>,
-  run: { digest: string; job: V1Job; pods: V1Pod[]; superseded: string; started: Partial<RunStatus> },
+  run: {
+    digest: string;
+    job: V1Job;
+    /** That may hold a result which came with the failure. */
+    pods: V1Pod[];
+    cause: RunFailure;
+    superseded: string;
+    started: Partial<RunStatus>;
+  },
 ): Plan {
   const { object, now } = observed;
   const before: RunStatus = object.status ?? {};
-  const failure: RunFailure = jobFailure(run.job, run.pods);
+  const failure = { ...run.cause, rank: kind.workers && rankOfNamed(observed.pods, run.cause.pod) };
   const result = resultOf(run.pods);
   const known = failedBefore(before, run.digest, object.metadata.generation);
   Object.assign(plan.status, result ? kind.summarize(result, true) : {}, run.started, {
@@ -400,7 +577,7 @@ function fail<Object extends RunObject, Resolved>(
       generation: object.metadata.generation,
       inputDigest: run.digest,
       result: 'Failed',
-      startTime: startTime(run.job),
+      startTime: startOf(before, run),
       completionTime: timestamp(now),
     });
     plan.events.push({ type: 'Warning', reason: failure.reason, message: failure.message });

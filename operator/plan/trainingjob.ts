@@ -1,7 +1,7 @@
 /** A TrainingJob's run: its task, and its status from a result. */
 import { AdamW, Checkpoints, Model, Recipe, SGD } from '../../trainer-image/contract.ts';
 import { checkSpec } from '../api/check.ts';
-import type { TrainingJob, TrainingJobStatus } from '../api/trainingjob.ts';
+import { Policy, type TrainingJob, type TrainingJobStatus } from '../api/trainingjob.ts';
 import { threads, withDefaults } from '../manifests/resources.ts';
 import { decimal } from './decimal.ts';
 import type { RunKind } from './run.ts';
@@ -34,9 +34,11 @@ export const TRAINING_JOB: RunKind<TrainingJob, TrainingJobResolved> = {
     checkpoints: Checkpoints.parse(spec.checkpoints ?? {}),
     threads: threads(withDefaults('train', spec.workers?.resources)),
     workers: spec.workers?.replicas ?? 1,
-    stackAfterSeconds: 300,
+    // Before a hang is concluded, so that its message can tell the stack.
+    stackAfterSeconds: Math.min(300, Policy.parse(spec.policy ?? {}).hang.timeoutSeconds / 2),
   }),
   pod: ({ spec }) => ({ resources: withDefaults('train', spec.workers?.resources), pod: spec.workers?.pod }),
+  workers: ({ spec }) => ({ replicas: spec.workers?.replicas ?? 1, policy: Policy.parse(spec.policy ?? {}) }),
   summarize: (result) => {
     if (result.kind !== 'train') return {};
     return {

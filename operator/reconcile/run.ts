@@ -6,13 +6,14 @@ import { RESOURCES } from '../api/object.ts';
 import type { TrainingJob } from '../api/trainingjob.ts';
 import type { Client } from '../kube/client.ts';
 import type { Recorder } from '../kube/events.ts';
-import { JOBS, type KubeObject, type Resource, splitKey } from '../kube/resources.ts';
+import { JOBS, type KubeObject, PODS, type Resource, splitKey } from '../kube/resources.ts';
 import { DATASET, type DatasetResolved } from '../plan/dataset.ts';
 import { MODEL_EXPORT, type ModelExportResolved } from '../plan/modelexport.ts';
 import { type OperatorOptions, planRun, type RunKind } from '../plan/run.ts';
 import { claimName } from '../plan/store.ts';
 import { type Input, inputOf, type RunObject } from '../plan/target.ts';
 import { TRAINING_JOB, type TrainingJobResolved } from '../plan/trainingjob.ts';
+import { podsOf, working } from '../plan/workers.ts';
 import { createOnce, remove, writeStatus } from './apply.ts';
 import type { ProgressBoard } from './progress.ts';
 import { ownerKey, type View, type World } from './world.ts';
@@ -22,6 +23,8 @@ export interface Hands {
   world: World;
   recorder: Recorder;
   progress: ProgressBoard;
+  /** Uids of the pods of a TrainingJob that ask for a ring, by its key. */
+  joined: (key: string) => ReadonlySet<string>;
   options: () => OperatorOptions;
 }
 
@@ -34,27 +37,36 @@ interface Reconciled<Object extends RunObject, Resolved> {
 
 async function reconcile<Object extends RunObject, Resolved>(
   { kind, resource, objects, inputs }: Reconciled<Object, Resolved>,
-  { client, world, recorder, progress, options }: Hands,
+  { client, world, recorder, progress, joined, options }: Hands,
   key: string,
-): Promise<undefined> {
+): Promise<{ requeueAfterSeconds: number } | undefined> {
   const { namespace, name } = splitKey(key);
   const object = objects(world).get(namespace, name);
   // Children of a deleted object are collected by their owner references; the store is not ours to touch.
-  if (!object || object.metadata.deletionTimestamp) return;
+  const owner = ownerKey(kind.component, namespace, name);
+  if (!object || object.metadata.deletionTimestamp) {
+    progress.keep(owner, []);
+    return;
+  }
 
-  const owned = <T extends V1Job | V1Pod>(view: View<T>) => view.by('owner', ownerKey(kind.component, namespace, name));
+  const owned = <T extends V1Job | V1Pod>(view: View<T>) => view.by('owner', owner);
   const jobs = owned(world.jobs).filter((job) =>
-    job.metadata?.ownerReferences?.some((owner) => owner.uid === object.metadata.uid),
+    job.metadata?.ownerReferences?.some(({ uid }) => uid === object.metadata.uid),
   );
   const pods = owned(world.pods);
-  const working = pods.filter((pod) => pod.status?.phase === 'Running' && !pod.metadata?.deletionTimestamp);
+  // Anybody may label a pod: what counts is that it is of a Job of ours.
+  const workers = jobs.flatMap((job) => (job.metadata?.deletionTimestamp ? [] : working(podsOf(job, pods))));
+  const uids = workers.map((pod) => pod.metadata?.uid ?? '');
+  progress.keep(owner, uids);
   const plan = planRun(kind, {
     object,
     inputs: inputs(object, world),
     jobs,
     pods,
     claim: world.claims.get(namespace, claimName(object.spec.store)),
-    progress: working.map((pod) => progress.shown(pod.metadata?.uid ?? '')).find((shown) => shown !== undefined),
+    progress: progress.shown(owner, uids),
+    reports: progress.reports(owner),
+    joined: kind.component === 'trainingjob' ? joined(key) : NOBODY,
     options: options(),
     now: new Date(),
   });
@@ -70,7 +82,12 @@ async function reconcile<Object extends RunObject, Resolved>(
     }
   }
   await writeStatus(client, resource, object, plan.status, plan.events, recorder);
+  // After what is said of it: a pod that hangs is found again if we end in between.
+  for (const pod of plan.restart) await remove(client, PODS, pod as KubeObject);
+  return plan.lookAgainSeconds === undefined ? undefined : { requeueAfterSeconds: plan.lookAgainSeconds };
 }
+
+const NOBODY: ReadonlySet<string> = new Set();
 
 const DATASET_RECONCILED: Reconciled<Dataset, DatasetResolved> = {
   kind: DATASET,

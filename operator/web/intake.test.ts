@@ -6,6 +6,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { INTAKE_AUDIENCE, type Progress } from '../../trainer-image/contract.ts';
 import { intake, type Reporter } from './intake.ts';
+import { createRingDesk } from './ring.ts';
 import { tokenVerifier } from './tokens.ts';
 
 const ISSUER = 'https://kubernetes.default.svc';
@@ -58,6 +59,11 @@ it.before.each(async (world) => {
     findPod: (namespace, name) =>
       namespace === 'n' && name === 'p' ? { uid: 'u1', labels: { 'fovea.dev/trainingjob': 'a' } } : undefined,
     onProgress: (reporter, progress) => world.reports.push([reporter, progress]),
+    rings: createRingDesk({
+      seatOf: () => ({ key: 'n/a', jobUid: 'j', membership: undefined }),
+      onJoin: () => {},
+    }),
+    ringKey: new Uint8Array(32),
   });
   world.server = app.listen(0, '127.0.0.1');
   await once(world.server, 'listening');

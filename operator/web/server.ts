@@ -10,6 +10,7 @@ import { loadAuthority } from './authority.ts';
 import { issueLeaf, type KeyPair, renewals, validityOf } from './certificates.ts';
 import { type IntakeOptions, intake, type Reporter } from './intake.ts';
 import type { OperatorMetrics } from './metrics.ts';
+import type { RingDesk } from './ring.ts';
 import { tokenVerifier } from './tokens.ts';
 
 export interface WebOptions {
@@ -27,6 +28,9 @@ export interface WebOptions {
   ready: () => boolean;
   findPod: IntakeOptions['findPod'];
   onProgress: (reporter: Reporter, progress: Progress) => void;
+  rings: RingDesk;
+  leading?: IntakeOptions['leading'];
+  forward?: IntakeOptions['forward'];
   metrics: OperatorMetrics;
   log: Logger;
 }
@@ -54,7 +58,15 @@ export async function startWeb(options: WebOptions): Promise<Web> {
   const verify = tokenVerifier(client);
   const intakeServer = createTlsServer(
     { ...context(leaf), minVersion: 'TLSv1.2' },
-    intake({ verify, findPod: options.findPod, onProgress: options.onProgress }),
+    intake({
+      verify,
+      findPod: options.findPod,
+      onProgress: options.onProgress,
+      rings: options.rings,
+      ringKey: authority.ringKey,
+      leading: options.leading,
+      forward: options.forward,
+    }),
   );
   const renewal = setInterval(async () => {
     try {

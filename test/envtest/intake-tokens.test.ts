@@ -9,6 +9,7 @@ import { loadConfig } from '../../operator/kube/credentials.ts';
 import { type KubeObject, PODS, SECRETS } from '../../operator/kube/resources.ts';
 import { createLogger } from '../../operator/log.ts';
 import { operatorMetrics } from '../../operator/web/metrics.ts';
+import { createRingDesk } from '../../operator/web/ring.ts';
 import { startWeb, type Web } from '../../operator/web/server.ts';
 import { INTAKE_AUDIENCE } from '../../trainer-image/contract.ts';
 import { kubectlBinaries } from '../cluster/build.ts';
@@ -36,6 +37,10 @@ function start(): Promise<Web> {
     findPod: (namespace, name) =>
       namespace === 'default' && name === 'worker' ? { uid: pod.metadata?.uid ?? '', labels: {} } : undefined,
     onProgress: (_reporter, { stage }) => stages.push(stage),
+    rings: createRingDesk({
+      seatOf: () => ({ refused: { status: 403, reason: 'NoWorker', message: 'no worker' } }),
+      onJoin: () => {},
+    }),
     metrics: operatorMetrics(),
     log: createLogger({ program: 'test', level: 'silent' }),
   });
