@@ -1,16 +1,20 @@
 /** `npm run bench -- <name>`: measurements that are too long, or too dependent on a quiet machine, to be tests. */
 import { argv, exit } from 'node:process';
+import { benchScale } from './scale.ts';
 import { benchStep } from './step.ts';
+import { benchSurvivors } from './survivors.ts';
 
 const BENCHES: Record<string, { what: string; run: () => Promise<boolean> }> = {
+  scale: { what: 'two ranks of one core each, training together against apart', run: benchScale },
   step: { what: 'one training step of ResNet-18 on one core, against PyTorch', run: benchStep },
+  survivors: { what: '25 training jobs with 4 killed workers each', run: benchSurvivors },
 };
 
 const name = argv[2] ?? '';
 const bench = Object.hasOwn(BENCHES, name) ? BENCHES[name] : undefined;
 if (!bench) {
   console.error('usage: npm run bench -- <name>, where <name> is one of');
-  for (const [known, { what }] of Object.entries(BENCHES)) console.error(`  ${known.padEnd(8)} ${what}`);
+  for (const [known, { what }] of Object.entries(BENCHES)) console.error(`  ${known.padEnd(10)} ${what}`);
   exit(2);
 }
 exit((await bench.run()) ? 0 : 1);
