@@ -27,6 +27,7 @@ import type { Term } from './kube/term.ts';
 import { createLogger, inReconcile } from './log.ts';
 import { COMPONENTS, type Component } from './manifests/labels.ts';
 import { reconcileInferenceService } from './reconcile/inferenceservice.ts';
+import { createLoadBoard } from './reconcile/load.ts';
 import { createProgressBoard } from './reconcile/progress.ts';
 import { seatOf } from './reconcile/ring.ts';
 import { type Hands, reconcileDataset, reconcileModelExport, reconcileTrainingJob } from './reconcile/run.ts';
@@ -76,6 +77,11 @@ const client = await connect(loadConfig(), {
 });
 metrics.queues(() => queues ?? {});
 const progress = createProgressBoard();
+const load = createLoadBoard({
+  client,
+  namespace: operatorNamespace,
+  onError: (error) => log.warn({ error }, 'the gateway’s pods cannot be watched, and it is tried again'),
+});
 const rings = createRingDesk({
   seatOf: (pod) => seatOf(world, pod),
   onJoin: (key) => queues?.trainingjob.add(key),
@@ -131,6 +137,7 @@ async function lead(term: Term): Promise<void> {
     recorder,
     progress,
     joined: rings.joined,
+    load,
     options: () => ({
       trainerImage: env.FOVEA_TRAINER_IMAGE || 'fovea/trainer:dev',
       intake: { url: intakeUrl, ca: web.caPem },
@@ -184,7 +191,7 @@ async function stop(signal: NodeJS.Signals): Promise<void> {
   stopping = true;
   log.info({ signal }, 'stops');
   await election.stop();
-  await Promise.all([world.stop(), web.close()]);
+  await Promise.all([world.stop(), load.stop(), web.close()]);
   await client.close();
 }
 process.on('SIGTERM', stop);

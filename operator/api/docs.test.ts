@@ -59,6 +59,7 @@ it('explains every reason that the operator gives', () => {
     'ReplicasReady',
     'NoReadyReplica',
     'RevisionServing',
+    'Scaled',
     'Error',
     'Failed',
     'JobFailed',

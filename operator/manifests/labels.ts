@@ -22,6 +22,8 @@ export const GATEWAY_SELECTOR = 'app.kubernetes.io/name=fovea-gateway';
 export const DIGEST_ANNOTATION = 'fovea.dev/input-digest';
 /** What was resolved when the run started, as JSON: a run is frozen by the child that carries it out. */
 export const RESOLVED_ANNOTATION = 'fovea.dev/resolved';
+/** On a Job: generation of the spec that it was made for. */
+export const GENERATION_ANNOTATION = 'fovea.dev/generation';
 /** On a Job: workers that its run lost in earlier attempts. */
 export const LOST_ANNOTATION = 'fovea.dev/workers-lost-before';
 /** The Job controller's own: the index of a pod in its Job. */

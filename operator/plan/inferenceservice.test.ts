@@ -34,6 +34,7 @@ const plan = (object: InferenceService, change: Partial<ObservedService> = {}) =
     deployments: [],
     pods: [],
     claim,
+    load: [],
     options: { trainerImage: 'trainer:1', intake: undefined, gatewayUrl: 'http://g' },
     now: new Date('2026-01-02T03:04:05Z'),
     ...change,
@@ -124,6 +125,87 @@ it('follows spec.replicas, to none and back, without a new revision', () => {
   assert.is(condition(empty.status, 'Ready'), 'True ScaledToZero');
   const back = plan(service({ replicas: 3 }, empty.status), { deployments: [running(deployment, 0, 0)] });
   assert.equal([back.create, back.scale.map((s) => s.replicas)], [[], [3]]);
+});
+
+const busy = (pending: number) => [{ at: 0, pending, complete: true }];
+
+it('with scaling BuiltIn follows the load instead of spec.replicas, starts no revision for it, and says why', () => {
+  const { deployment, status } = serving();
+  const scaled = { scaling: { maxReplicas: 5 } };
+  const begun = plan(service(scaled, status), { deployments: [deployment] });
+  assert.equal([begun.create, begun.scale, begun.status.scaling?.desired], [[], [], 2], 'as many as there are');
+
+  const more = plan(service(scaled, begun.status), { deployments: [deployment], load: busy(17) });
+  assert.equal([more.create, more.scale.map((s) => s.replicas)], [[], [5]]);
+  assert.equal(more.status.scaling, {
+    desired: 5,
+    reason: 'pending 17 > 4 × 2',
+    lastScaleTime: '2026-01-02T03:04:05Z',
+  });
+  assert.equal(
+    more.events.map(({ reason, message }) => [reason, message]),
+    [['Scaled', 'From 2 to 5 replicas: pending 17 > 4 × 2.']],
+  );
+
+  const again = plan(service(scaled, more.status), { deployments: [running(deployment, 2, 5)], load: busy(19) });
+  assert.equal([again.scale, again.status.scaling, again.events], [[], more.status.scaling, []]);
+
+  const handed = plan(service({ scaling: { mode: 'External' } }, again.status), {
+    deployments: [running(deployment, 5, 5)],
+  });
+  assert.equal([handed.scale.map((s) => s.replicas), handed.status.scaling], [[2], undefined]);
+});
+
+it('keeps what was decided while it is suspended, and has no replica', () => {
+  const { deployment, status } = serving();
+  const scaling = { maxReplicas: 5 };
+  const scaled = plan(service({ scaling }, status), { deployments: [deployment], load: busy(17) });
+  const paused = plan(service({ scaling, suspend: true }, scaled.status), { deployments: [running(deployment, 5, 5)] });
+  assert.equal([paused.scale.map((s) => s.replicas), paused.status.scaling?.desired], [[0], 5]);
+});
+
+it('gives both revisions the replicas of now while a new one comes', () => {
+  const { deployment: old, status } = serving();
+  const model = modelOf('b');
+  const begun = plan(service({}, status), { model, deployments: [old] });
+  const fresh = running(begun.create[0], 0);
+  const rolling = plan(service({ replicas: 3 }, begun.status), { model, deployments: [old, fresh] });
+  assert.equal(
+    rolling.scale.map((s) => s.replicas),
+    [3, 3],
+  );
+  const wide = plan(service({ replicas: 3 }, rolling.status), {
+    model,
+    deployments: [running(old, 3, 3), running(fresh, 2, 3)],
+  });
+  assert.equal([wide.remove, wide.status.modelDigest], [[], digestOf('a')], 'two of three are not enough');
+});
+
+it('says what the newest revision is made of, and keeps a history of those that took over', () => {
+  const { deployment: old, status } = serving();
+  assert.is(status.inputDigest, old.metadata?.annotations?.['fovea.dev/input-digest']);
+  assert.equal(status.resolved, {
+    image: 'trainer:1',
+    batching: { maxBatchSize: 32, maxQueueDelayMicroseconds: 2000 },
+  });
+  assert.equal(
+    status.lineage?.map(({ kind, name, digest }) => [kind, name, digest]),
+    [['ModelExport', 'e', digestOf('a')]],
+  );
+  assert.equal(
+    status.history?.map((entry) => entry.artifactDigest),
+    [digestOf('a')],
+  );
+  const model = modelOf('b');
+  const begun = plan(service({}, status), { model, deployments: [old] });
+  const rolling = plan(service({}, begun.status), { model, deployments: [old, running(begun.create[0], 1)] });
+  assert.is(rolling.status.history?.length, 1);
+  assert.is(rolling.status.lineage?.[0]?.digest, digestOf('b'));
+  const moved = plan(service({}, rolling.status), { model, deployments: [old, running(begun.create[0], 2)] });
+  assert.equal(
+    moved.status.history?.map((entry) => entry.artifactDigest),
+    [digestOf('b'), digestOf('a')],
+  );
 });
 
 it('keeps no replica while it is suspended', () => {

@@ -9,13 +9,15 @@ import { Batching, PREDICTOR_PORT } from '../../trainer-image/contract.ts';
 import { checkSpec } from '../api/check.ts';
 import { inputDigest } from '../api/digest.ts';
 import type { InferenceService, InferenceServiceStatus } from '../api/inferenceservice.ts';
+import type { HistoryEntry, LineageEntry } from '../api/status.ts';
 import { revisionDeployment } from '../manifests/deployment.ts';
 import { COMPONENTS, childName, DIGEST_ANNOTATION, RESOLVED_ANNOTATION, REVISION_LABEL } from '../manifests/labels.ts';
 import { trainerPodTemplate } from '../manifests/pod.ts';
 import { threads, withDefaults } from '../manifests/resources.ts';
-import { conditions, progressing, ready, stalled, suspended, type Wanted, waiting } from './conditions.ts';
+import { conditions, progressing, ready, stalled, suspended, timestamp, type Wanted, waiting } from './conditions.ts';
 import { podObstacle } from './failure.ts';
 import { type OperatorOptions, ownerReference, type PlannedEvent } from './run.ts';
+import { builtInScaling, type LoadSample, planScaling } from './scaling.ts';
 import { observeStore } from './store.ts';
 import type { Input } from './target.ts';
 
@@ -26,6 +28,8 @@ export interface ObservedService {
   deployments: V1Deployment[];
   pods: V1Pod[];
   claim: V1PersistentVolumeClaim | undefined;
+  /** What was measured of its requests, oldest first; none where `spec.replicas` decides. */
+  load: readonly LoadSample[];
   options: OperatorOptions;
   now: Date;
 }
@@ -38,9 +42,15 @@ export interface ServicePlan {
   events: PlannedEvent[];
 }
 
+/** What a revision was made with; it is kept at its Deployment. */
 interface Revision {
   image: string;
   modelDigest: string;
+  batching: Batching;
+  /** What was consumed. */
+  lineage: LineageEntry;
+  /** Generation of the spec. */
+  generation: number;
 }
 
 const frozen = (deployment: V1Deployment): Revision =>
@@ -62,13 +72,25 @@ export function planService(observed: ObservedService): ServicePlan {
   const { spec } = object;
   const { name, namespace, generation } = object.metadata;
   const before: InferenceServiceStatus = object.status ?? {};
-  const replicas = spec.suspend ? 0 : (spec.replicas ?? 1);
   const living = observed.deployments.filter((d) => d.metadata?.deletionTimestamp === undefined);
-  const plan: ServicePlan = { create: [], scale: [], remove: [], events: [], status: { ...before } };
-
   /** The revision that has the traffic now, as far as it still exists. */
   const servingName = before.revisions?.find((revision) => revision.trafficPercent > 0)?.name;
   const serving = living.find((deployment) => nameOf(deployment) === servingName);
+
+  const problems = checkSpec('InferenceService', object);
+  const builtIn = builtInScaling(spec.scaling);
+  // While nothing is to run, or nobody can say what, nothing is decided.
+  const scaling =
+    spec.suspend || problems.length > 0
+      ? before.scaling
+      : builtIn &&
+        planScaling(builtIn, before.scaling, observed.load, serving?.spec?.replicas ?? spec.replicas ?? 1, now);
+  const replicas = spec.suspend ? 0 : (scaling?.desired ?? spec.replicas ?? 1);
+  const plan: ServicePlan = { create: [], scale: [], remove: [], events: [], status: { ...before } };
+  if (scaling && before.scaling && scaling.desired !== before.scaling.desired) {
+    const message = `From ${before.scaling.desired} to ${scaling.desired} replicas: ${scaling.reason}.`;
+    plan.events.push({ type: 'Normal', reason: 'Scaled', message });
+  }
 
   const settle = (wanted: Wanted[], traffic: V1Deployment | undefined, kept: V1Deployment[]): ServicePlan => {
     const available = traffic !== undefined && readyReplicas(traffic) > 0;
@@ -77,6 +99,7 @@ export function planService(observed: ObservedService): ServicePlan {
       .filter((deployment) => deployment.spec?.replicas !== replicas)
       .map((deployment) => ({ deployment, replicas }));
     plan.remove = living.filter((deployment) => !kept.includes(deployment));
+    const newest = kept[0] && frozen(kept[0]);
     plan.status = {
       observedGeneration: generation,
       conditions: conditions(
@@ -109,12 +132,16 @@ export function planService(observed: ObservedService): ServicePlan {
         ready: readyReplicas(deployment),
         image: frozen(deployment).image,
       })),
+      ...(scaling ? { scaling } : {}),
+      inputDigest: kept[0]?.metadata?.annotations?.[DIGEST_ANNOTATION] ?? before.inputDigest,
+      resolved: newest?.batching ? { image: newest.image, batching: newest.batching } : before.resolved,
+      lineage: newest?.lineage ? [newest.lineage] : before.lineage,
+      history: tookOver(before, traffic, generation, now),
     };
     return plan;
   };
   const unchanged = living.filter((deployment) => deployment === serving || !serving);
 
-  const problems = checkSpec('InferenceService', object);
   if (problems.length > 0) return settle(stalled('InvalidSpec', problems.join('; ')), serving, unchanged);
   if ('reason' in model) return settle(waiting(model.reason, model.message), serving, unchanged);
 
@@ -136,7 +163,13 @@ export function planService(observed: ObservedService): ServicePlan {
       return settle(progressing('ReplacingRevision', message), serving, serving ? [serving] : []);
     }
     const resources = withDefaults('serve', spec.runtime?.resources);
-    const resolved: Revision = { image: spec.runtime?.image || options.trainerImage, modelDigest };
+    const resolved: Revision = {
+      image: spec.runtime?.image || options.trainerImage,
+      modelDigest,
+      batching: Batching.parse(spec.runtime?.batching ?? {}),
+      lineage: model.entry,
+      generation,
+    };
     plan.create.push(
       revisionDeployment({
         name: revisionName,
@@ -156,7 +189,7 @@ export function planService(observed: ObservedService): ServicePlan {
               kind: 'serve',
               name,
               model: { digest: modelDigest },
-              batching: Batching.parse(spec.runtime?.batching ?? {}),
+              batching: resolved.batching,
               port: PREDICTOR_PORT,
               maxBodyBytes: spec.request?.maxBodyBytes ?? 20_971_520,
               threads: threads(resources),
@@ -193,6 +226,28 @@ export function planService(observed: ObservedService): ServicePlan {
     return settle(ready(replicas === 0 ? 'ScaledToZero' : 'Serving', message), traffic, kept);
   }
   return settle(obstacle(observed, current) ?? rollingOut(current, replicas), traffic, kept);
+}
+
+/** The history, with `traffic` as its newest entry if it has just been given the traffic. */
+function tookOver(
+  before: InferenceServiceStatus,
+  traffic: V1Deployment | undefined,
+  generation: number,
+  now: Date,
+): HistoryEntry[] | undefined {
+  const digest = traffic?.metadata?.annotations?.[DIGEST_ANNOTATION];
+  const history = before.history ?? [];
+  if (!traffic || !digest || readyReplicas(traffic) === 0 || history[0]?.inputDigest === digest) return before.history;
+  const made = traffic.metadata?.creationTimestamp;
+  const entry: HistoryEntry = {
+    generation: frozen(traffic).generation ?? generation,
+    inputDigest: digest,
+    artifactDigest: frozen(traffic).modelDigest,
+    result: 'Succeeded',
+    ...(made ? { startTime: timestamp(new Date(made)) } : {}),
+    completionTime: timestamp(now),
+  };
+  return [entry, ...history].slice(0, 10);
 }
 
 function rollingOut(current: V1Deployment, replicas: number): Wanted[] {

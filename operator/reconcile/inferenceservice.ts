@@ -2,20 +2,31 @@
 import { RESOURCES } from '../api/object.ts';
 import { DEPLOYMENTS, type KubeObject, splitKey } from '../kube/resources.ts';
 import { planService } from '../plan/inferenceservice.ts';
+import { builtInScaling } from '../plan/scaling.ts';
 import { claimName } from '../plan/store.ts';
 import { inputOf } from '../plan/target.ts';
 import { createOnce, remove, writeStatus } from './apply.ts';
+import { LOAD_SECONDS } from './load.ts';
 import type { Hands } from './run.ts';
 import { ownerKey } from './world.ts';
 
-export async function reconcileInferenceService(hands: Hands, key: string): Promise<undefined> {
-  const { client, world, recorder, options } = hands;
+export async function reconcileInferenceService(
+  hands: Hands,
+  key: string,
+): Promise<{ requeueAfterSeconds: number } | undefined> {
+  const { client, world, recorder, load, options } = hands;
   const { namespace, name } = splitKey(key);
   const object = world.services.get(namespace, name);
-  if (!object || object.metadata.deletionTimestamp) return;
+  if (!object || object.metadata.deletionTimestamp) {
+    load.forget(key);
+    return;
+  }
 
   const owner = ownerKey('inferenceservice', namespace, name);
   const exportName = object.spec.model.export!.name;
+  const pods = world.pods.by('owner', owner);
+  const scaling = object.spec.suspend ? undefined : builtInScaling(object.spec.scaling);
+  if (!scaling) load.forget(key);
   const plan = planService({
     object,
     model: inputOf(
@@ -28,8 +39,9 @@ export async function reconcileInferenceService(hands: Hands, key: string): Prom
     deployments: world.deployments
       .by('owner', owner)
       .filter((deployment) => deployment.metadata?.ownerReferences?.some((o) => o.uid === object.metadata.uid)),
-    pods: world.pods.by('owner', owner),
+    pods,
     claim: world.claims.get(namespace, claimName(object.spec.store)),
+    load: scaling ? await load.measure(object.metadata, pods, scaling.scaleDownDelaySeconds) : [],
     options: options(),
     now: new Date(),
   });
@@ -45,4 +57,5 @@ export async function reconcileInferenceService(hands: Hands, key: string): Prom
   }
   for (const deployment of plan.remove) await remove(client, DEPLOYMENTS, deployment as KubeObject);
   await writeStatus(client, RESOURCES.inferenceServices, object, plan.status, plan.events, recorder);
+  return scaling && { requeueAfterSeconds: LOAD_SECONDS };
 }

@@ -15,6 +15,7 @@ import { type Input, inputOf, type RunObject } from '../plan/target.ts';
 import { TRAINING_JOB, type TrainingJobResolved } from '../plan/trainingjob.ts';
 import { podsOf, working } from '../plan/workers.ts';
 import { createOnce, remove, writeStatus } from './apply.ts';
+import type { LoadBoard } from './load.ts';
 import type { ProgressBoard } from './progress.ts';
 import { ownerKey, type View, type World } from './world.ts';
 
@@ -25,6 +26,7 @@ export interface Hands {
   progress: ProgressBoard;
   /** Uids of the pods of a TrainingJob that ask for a ring, by its key. */
   joined: (key: string) => ReadonlySet<string>;
+  load: LoadBoard;
   options: () => OperatorOptions;
 }
 
