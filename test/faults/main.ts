@@ -1,0 +1,60 @@
+/**
+ * `npm run faults -- [kill|stale|kube] [--seed N] [--schedules N] [--scenario name] [--schedule <scenario>:<mode>:<n>]`: the full
+ * forms of what the tests run a part of. Ctrl-C ends them early, with the counts so far.
+ *
+ * - kill: the operator is killed before and after each of its writes, in each scenario
+ * - stale: it is fed stale caches and missed events, at seeded points
+ */
+import { exit, stderr } from 'node:process';
+import { parseArgs } from 'node:util';
+import { progressOn } from '../cluster/progress.ts';
+import { openArena } from './arena.ts';
+import { killSchedules, runSchedules, staleSchedules } from './campaign.ts';
+import { SCENARIOS } from './scenarios.ts';
+import { MODES, parseSchedule, type Schedule } from './schedule.ts';
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    seed: { type: 'string', default: '1' },
+    schedules: { type: 'string', default: '60' },
+    scenario: { type: 'string', multiple: true },
+    schedule: { type: 'string', multiple: true },
+    width: { type: 'string', default: '2' },
+  },
+});
+
+function usage(message: string): never {
+  console.error(`${message}\nusage: npm run faults -- [kill|stale] [--seed N] [--schedules N] [--scenario name]`);
+  console.error('       npm run faults -- --schedule <scenario>:<mode>:<n>');
+  console.error(`scenarios: ${Object.keys(SCENARIOS).join(', ')}`);
+  for (const [mode, { what }] of Object.entries(MODES)) console.error(`  ${mode.padEnd(12)} ${what}`);
+  exit(2);
+}
+
+const form = positionals[0] ?? 'kill';
+if (form !== 'kill' && form !== 'stale') usage(`there is no ${form}`);
+const scenarios = values.scenario ?? Object.keys(SCENARIOS);
+const unknown = scenarios.find((name) => !Object.hasOwn(SCENARIOS, name));
+if (unknown) usage(`there is no scenario ${unknown}`);
+
+let named: Schedule[] | undefined;
+try {
+  named = values.schedule?.map((text) => parseSchedule(text, Object.keys(SCENARIOS)));
+} catch (error) {
+  usage((error as Error).message);
+}
+
+const stopping = new AbortController();
+process.once('SIGINT', () => stopping.abort());
+
+await using arena = await openArena();
+const progress = progressOn(stderr);
+const options = { arena, progress, width: Number(values.width), signal: stopping.signal };
+const campaign = named
+  ? await runSchedules(options, [...new Set(named.map(({ scenario }) => scenario))], () => named)
+  : form === 'kill'
+    ? await runSchedules(options, scenarios, killSchedules)
+    : await runSchedules(options, scenarios, staleSchedules(Number(values.seed), Number(values.schedules)));
+console.log(campaign.summary);
+process.exitCode = campaign.diverged.length > 0 ? 1 : 0;
