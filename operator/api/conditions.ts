@@ -58,8 +58,45 @@ const STORE_REASONS: readonly ReasonMeaning[] = [
   { reason: 'StoreNotFound', with: 'Reconciling', meaning: 'The claim of the store does not exist yet.' },
   { reason: 'StoreNotShareable', with: 'Stalled', meaning: 'The claim is ReadWriteOncePod: one pod at a time.' },
   { reason: 'StoreLost', with: 'Stalled', meaning: 'The claim lost its volume.' },
-  { reason: 'Unschedulable', with: 'Reconciling', meaning: 'No node fits the pod; the scheduler’s words follow.' },
+  {
+    reason: 'ClaimPending',
+    with: 'Reconciling',
+    meaning: 'A claim that the pods mount has no volume; the message says what its provisioner or class lacks.',
+  },
   { reason: 'Suspended', with: 'Suspended', meaning: '`spec.suspend` is true.' },
+];
+
+/** What keeps pods from being made or from running. It passes when what the message names is changed. */
+const POD_REASONS: readonly ReasonMeaning[] = [
+  { reason: 'QuotaExceeded', with: 'Reconciling', meaning: 'A ResourceQuota leaves no room for the pods.' },
+  {
+    reason: 'PodSecurityViolated',
+    with: 'Reconciling',
+    meaning: 'Pod Security refuses the pods, as something has changed them.',
+  },
+  { reason: 'LimitRangeViolated', with: 'Reconciling', meaning: 'A LimitRange refuses the pods’ resources.' },
+  { reason: 'ServiceAccountNotFound', with: 'Reconciling', meaning: 'The pods’ service account does not exist.' },
+  { reason: 'PodsRefused', with: 'Reconciling', meaning: 'The API server refuses the pods; its words follow.' },
+  { reason: 'Unschedulable', with: 'Reconciling', meaning: 'No node fits the pod; the scheduler’s words follow.' },
+  { reason: 'ImagePullBackOff', with: 'Reconciling', meaning: 'The image cannot be pulled.' },
+  { reason: 'InvalidImageName', with: 'Reconciling', meaning: 'The image’s name is none.' },
+  { reason: 'Evicted', with: 'Reconciling', meaning: 'The node ran out of what the pod used; another pod follows.' },
+  {
+    reason: 'OOMKilled',
+    with: 'Reconciling',
+    meaning: 'The pod ran out of memory. It is tried again; raise `limits.memory`.',
+  },
+  { reason: 'StoreFull', with: 'Reconciling', meaning: 'The store’s volume is full. It is tried again.' },
+  {
+    reason: 'Error',
+    with: 'Reconciling',
+    meaning: 'The process ended with an exit code and said no more; its last lines follow. It is tried again.',
+  },
+  {
+    reason: 'NoAccelerator',
+    with: 'Stalled',
+    meaning: 'An accelerator was asked for and none was found; nothing runs on the CPU instead.',
+  },
 ];
 
 const mismatch: ReasonMeaning = {
@@ -88,7 +125,6 @@ const RUN_REASONS: readonly ReasonMeaning[] = [
     with: 'Reconciling',
     meaning: 'The pod was deleted before its result was read; the next one finds the finished work in the store.',
   },
-  { reason: 'OOMKilled', with: 'Stalled', meaning: 'The pod ran out of memory: raise `limits.memory`.' },
 ];
 
 const WORKER_REASONS: readonly ReasonMeaning[] = [
@@ -126,6 +162,7 @@ export const REASONS: Record<'Dataset' | 'TrainingJob' | 'ModelExport' | 'Infere
     Dataset: [
       { reason: 'Packed', with: 'Ready', meaning: 'The pictures are packed; the message counts them.' },
       ...RUN_REASONS,
+      ...POD_REASONS,
       ...STORE_REASONS,
     ],
     TrainingJob: [
@@ -135,6 +172,7 @@ export const REASONS: Record<'Dataset' | 'TrainingJob' | 'ModelExport' | 'Infere
       ...input('Dataset'),
       ...RERUN_REASONS,
       mismatch,
+      ...POD_REASONS,
       ...STORE_REASONS,
     ],
     ModelExport: [
@@ -154,6 +192,7 @@ export const REASONS: Record<'Dataset' | 'TrainingJob' | 'ModelExport' | 'Infere
       ...input('Dataset'),
       ...RERUN_REASONS,
       mismatch,
+      ...POD_REASONS,
       ...STORE_REASONS,
     ],
     InferenceService: [
@@ -172,6 +211,7 @@ export const REASONS: Record<'Dataset' | 'TrainingJob' | 'ModelExport' | 'Infere
       },
       ...input('ModelExport'),
       mismatch,
+      ...POD_REASONS,
       ...STORE_REASONS,
     ],
   };

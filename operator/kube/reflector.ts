@@ -16,6 +16,8 @@ export interface ReflectorOptions<T extends KubeObject> {
   /** Absent or empty: all. */
   namespaces?: readonly string[];
   indexers?: Record<string, Indexer<T>>;
+  /** Drops of a freshly parsed object what nobody reads, in place; managed fields are dropped anyway. */
+  prune?: (object: T) => void;
   /**
    * Called for every change, after the cache has it. An object deleted and made again under its name is a `delete` of the old
    * and a `set` of the new, however much of it was seen. What this throws is given to `onError`.
@@ -46,10 +48,11 @@ const RETRY = { base: 200, cap: 10_000 };
 const HEALTHY = 10_000;
 
 /** Leaves out what nobody reads and weighs most. Changes the freshly parsed object in place. */
-function lighten<T extends KubeObject>(object: T): T {
+function lighten<T extends KubeObject>(object: T, prune?: (object: T) => void): T {
   if (object.metadata) delete object.metadata.managedFields;
   const annotations = object.metadata?.annotations;
   if (annotations) delete annotations['kubectl.kubernetes.io/last-applied-configuration'];
+  prune?.(object);
   return object;
 }
 
@@ -121,7 +124,7 @@ async function follow<T extends KubeObject>(
         continue;
       }
       for (const item of list.items) {
-        const object = lighten(item);
+        const object = lighten(item, options.prune);
         seen.add(keyOf(object));
         if (cache.get(keyOf(object))?.metadata?.resourceVersion !== object.metadata?.resourceVersion) set(object);
       }
@@ -160,7 +163,7 @@ async function follow<T extends KubeObject>(
         }
         const version = event.object.metadata?.resourceVersion;
         if (event.type !== 'BOOKMARK') {
-          const object = lighten(event.object);
+          const object = lighten(event.object, options.prune);
           const key = keyOf(object);
           const known = cache.get(key);
           const newest = known ? known.metadata?.resourceVersion : (gone.get(key) ?? start);

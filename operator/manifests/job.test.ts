@@ -36,6 +36,7 @@ const job = (change: { queue?: string } = {}) =>
     ownerReference: { apiVersion: 'v1', kind: 'K', name: 'd', uid: 'u' },
     inputDigest: 'x',
     resolved: {},
+    generation: 1,
     template: template(),
     workers,
     ...change,

@@ -5,6 +5,7 @@ import {
   type Component,
   childLabels,
   DIGEST_ANNOTATION,
+  GENERATION_ANNOTATION,
   LOST_ANNOTATION,
   QUEUE_LABEL,
   RESOLVED_ANNOTATION,
@@ -21,6 +22,8 @@ export interface RunJob {
   inputDigest: string;
   /** Frozen with the run; read back from the Job, see `RESOLVED_ANNOTATION`. */
   resolved: unknown;
+  /** Of the object's spec. */
+  generation: number;
   /** Kueue's queue; copied from the object's label. */
   queue?: string;
   template: V1PodTemplateSpec;
@@ -49,6 +52,7 @@ export function runJob(run: RunJob): V1Job {
       annotations: {
         [DIGEST_ANNOTATION]: run.inputDigest,
         [RESOLVED_ANNOTATION]: JSON.stringify(run.resolved),
+        [GENERATION_ANNOTATION]: String(run.generation),
         [LOST_ANNOTATION]: String(run.workers.lostBefore),
       },
       ownerReferences: [run.ownerReference],

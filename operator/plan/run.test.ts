@@ -36,6 +36,8 @@ function observed(object: Dataset, change: Partial<Observed<Dataset>> = {}): Obs
     progress: undefined,
     reports: new Map(),
     joined: new Set(),
+    claims: [claim],
+    events: [],
     options: { trainerImage: 'trainer:1', intake: undefined, gatewayUrl: 'http://g' },
     now: NOW,
     ...change,
@@ -170,6 +172,94 @@ it('waits for the Job of an earlier spec to be gone before it makes the next', (
   const changed = dataset({ spec: { source: { type: 'HTTP', http: { url: 'http://x/b.tar', digest: DIGEST } } } }, 2);
   const { create, remove, status } = plan(changed, { jobs });
   assert.equal([create, remove, reason(status as Dataset['status'])], [[], jobs, 'ReplacingRun']);
+});
+
+/** The Job that the plan makes, and its pod as the cluster has it. */
+function started(object: Dataset, pod: Partial<V1Pod['status']>, name = 'p'): { jobs: V1Job[]; pods: V1Pod[] } {
+  const [made] = plan(object).create;
+  const child = { name, labels: made.metadata?.labels, ownerReferences: [{ uid: 'j' }], creationTimestamp: NOW };
+  return {
+    jobs: [{ ...made, metadata: { ...made.metadata, uid: 'j' } }],
+    pods: [{ metadata: child, spec: made.spec?.template.spec, status: pod } as unknown as V1Pod],
+  };
+}
+
+const unschedulable = {
+  phase: 'Pending',
+  conditions: [
+    { type: 'PodScheduled', status: 'False', reason: 'Unschedulable', message: '0/1 nodes: 1 Insufficient memory.' },
+  ],
+};
+const running = { phase: 'Running', containerStatuses: [] };
+const conditionOf = (status: Dataset['status'], type: string) => {
+  const found = status?.conditions?.find((c) => c.type === type);
+  return found && `${found.status} ${found.reason}`;
+};
+
+it('says what stands in the way, once, and forgets it when the pod runs', () => {
+  const object = dataset();
+  const stuck = plan(object, started(object, unschedulable));
+  const status = stuck.status as Dataset['status'];
+  assert.equal(
+    [conditionOf(status, 'Ready'), conditionOf(status, 'Reconciling'), conditionOf(status, 'Stalled')],
+    ['False Unschedulable', 'True Unschedulable', undefined],
+  );
+  assert.equal([status?.lastFailure?.reason, status?.lastFailure?.pod], ['Unschedulable', 'p']);
+  assert.equal(
+    stuck.events.map(({ type, reason }) => `${type} ${reason}`),
+    ['Warning Unschedulable'],
+  );
+  const still = plan(dataset({ status }), started(object, unschedulable));
+  assert.equal([still.events, still.status.lastFailure], [[], status?.lastFailure]);
+  const runs = plan(dataset({ status }), started(object, running));
+  assert.equal([runs.status.lastFailure, reason(runs.status as Dataset['status'])], [undefined, 'Running']);
+});
+
+it('says that a process which ended badly is tried again', () => {
+  const object = dataset();
+  const terminated = { exitCode: 137, reason: 'OOMKilled' };
+  const oom = { phase: 'Failed', containerStatuses: [{ name: 'trainer', state: { terminated } }] };
+  const { status } = plan(object, started(object, oom as never));
+  assert.is(reason(status as Dataset['status']), 'OOMKilled');
+  assert.match(
+    status.conditions?.[0].message ?? '',
+    /its limit is 2Gi. Raise spec.resources.limits.memory. It is tried again.$/,
+  );
+  assert.is(status.lastFailure?.exitCode, 137);
+});
+
+it('makes a new Job when the spec changes while the pods do not run, and leaves one that runs alone', () => {
+  const object = dataset();
+  const children = started(object, unschedulable);
+  const changed = (status: Dataset['status']) =>
+    dataset({ spec: { ...object.spec, resources: { requests: { memory: '64Mi' } } }, status }, 2);
+  const stuck = plan(object, children).status as Dataset['status'];
+  const replaced = plan(changed(stuck), children);
+  assert.equal([reason(replaced.status as Dataset['status']), replaced.status.attempt], ['ReplacingRun', 2]);
+  const after = changed(replaced.status as Dataset['status']);
+  assert.equal(plan(after, children).remove, children.jobs);
+  const next = plan(after).create[0];
+  assert.match(next.metadata?.name ?? '', /-2$/);
+  assert.is(next.spec?.template.spec?.containers[0].resources?.requests?.memory, '64Mi');
+
+  const runs = started(object, running);
+  const left = plan(changed(plan(object, runs).status as Dataset['status']), runs);
+  assert.equal([left.remove, left.status.attempt], [[], 1]);
+});
+
+it('forgets what stood in the way of pods when the run is suspended', () => {
+  const object = dataset();
+  const children = started(object, unschedulable);
+  const status = plan(object, children).status as Dataset['status'];
+  const suspended = plan(dataset({ spec: { ...object.spec, suspend: true }, status }, 2), children);
+  assert.is(suspended.status.lastFailure, undefined);
+});
+
+it('looks again at a claim that is being provisioned', () => {
+  const object = dataset();
+  const pending = { ...claim, status: { phase: 'Pending' } };
+  const { lookAgainSeconds } = plan(object, { ...started(object, { phase: 'Pending' }), claims: [pending] });
+  assert.is(lookAgainSeconds, 10);
 });
 
 it.run();

@@ -6,7 +6,7 @@
  * result taken from the pod's termination message. If the Job or its pod is lost, the Job is made again: the trainer finds
  * finished work in the store by the run's folder and answers at once, so nothing is done twice.
  */
-import type { V1Job, V1OwnerReference, V1PersistentVolumeClaim, V1Pod } from '@kubernetes/client-node';
+import type { CoreV1Event, V1Job, V1OwnerReference, V1PersistentVolumeClaim, V1Pod } from '@kubernetes/client-node';
 import { EXIT, type Progress, type Result, type Task } from '../../trainer-image/contract.ts';
 import type { FoveaObject } from '../api/object.ts';
 import type { PodOverrides } from '../api/pod.ts';
@@ -16,16 +16,27 @@ import { runJob } from '../manifests/job.ts';
 import {
   childName,
   DIGEST_ANNOTATION,
+  GENERATION_ANNOTATION,
   QUEUE_LABEL,
   REQUESTED_AT_ANNOTATION,
   RESOLVED_ANNOTATION,
 } from '../manifests/labels.ts';
 import { type Intake, trainerPodTemplate } from '../manifests/pod.ts';
 import { conditions, progressing, ready, stalled, suspended, timestamp, type Wanted, waiting } from './conditions.ts';
-import { jobFailure, podObstacle, type RunFailure, resultOf } from './failure.ts';
+import {
+  asBefore,
+  isNews,
+  isTerminal,
+  jobFailure,
+  jobObstacle,
+  leftOf,
+  type RunFailure,
+  remember,
+  resultOf,
+} from './failure.ts';
 import { findHang, type WorkerReport } from './hang.ts';
 import { formRing } from './ring.ts';
-import { observeStore } from './store.ts';
+import { observeStore, PROVISIONING_SECONDS } from './store.ts';
 import { failedBefore, type Input, isDone, type Rerun, type RunComponent, type RunObject, target } from './target.ts';
 import {
   allRun,
@@ -88,6 +99,10 @@ export interface Observed<Object> {
   pods: V1Pod[];
   /** The store's claim; undefined if it does not exist. */
   claim: V1PersistentVolumeClaim | undefined;
+  /** All claims that its pods mount, as far as they exist. */
+  claims: V1PersistentVolumeClaim[];
+  /** About the claims, and about the Jobs. */
+  events: CoreV1Event[];
   /** What may be shown of the present run's workers. */
   progress: Progress | undefined;
   /** The latest that each worker said, by uid of its pod. */
@@ -191,10 +206,13 @@ export function planRun<Object extends RunObject, Resolved>(
   const podsOfJob = podsOf(job, pods);
 
   if (isDone(before, digest)) {
-    return settle([...ready(kind.doneReason, kind.describe(before)), ...extras(kind, 'Done', '')]);
+    return settle([...ready(kind.doneReason, kind.describe(before)), ...extras(kind, 'Done', '')], {
+      lastFailure: undefined,
+    });
   }
 
   const workers = kind.workers?.(object);
+  const startedBefore = sameRun ? before.startTime : undefined;
   const lostBefore = sameRun ? (before.workers?.lost ?? 0) : 0;
   /** The status when no pod is at work. */
   const atRest = (lost: number): Partial<RunStatus> =>
@@ -214,6 +232,8 @@ export function planRun<Object extends RunObject, Resolved>(
     return settle([...suspended(message), ...extras(kind, 'Idle', superseded)], {
       ...atRest(lostBefore),
       jobName: undefined,
+      // What stood in the way of pods that are no more.
+      lastFailure: hasFailed(before) ? before.lastFailure : undefined,
     });
   }
 
@@ -275,7 +295,7 @@ export function planRun<Object extends RunObject, Resolved>(
       );
     }
     const rest = atRest(workers ? countWorkers(job, podsOfJob, lostBefore).lost : 0);
-    const cause = jobFailure(job, culprits(podsOfJob));
+    const cause = jobFailure(job, culprits(podsOfJob), observed.claims);
     return fail(kind, plan, settle, observed, {
       digest,
       job,
@@ -299,7 +319,7 @@ export function planRun<Object extends RunObject, Resolved>(
           ...progressing('ReplacingRun', 'Waits until the pods of the run before have ended.'),
           ...extras(kind, 'Idle', superseded),
         ],
-        { ...started, ...atRest(lost), attempt },
+        { ...started, ...atRest(lost), startTime: startedBefore, attempt },
       );
     }
     const run = `${object.metadata.uid}-${digest.slice('sha256:'.length, 'sha256:'.length + 16)}`;
@@ -312,6 +332,7 @@ export function planRun<Object extends RunObject, Resolved>(
         ownerReference: ownerReference(object),
         inputDigest: digest,
         resolved,
+        generation,
         queue: object.metadata.labels?.[QUEUE_LABEL],
         workers: jobWorkers(workers, lost),
         template: trainerPodTemplate(
@@ -332,7 +353,7 @@ export function planRun<Object extends RunObject, Resolved>(
     return settle([...progressing('Starting', `Job ${name} starts.`), ...extras(kind, 'Starting', superseded)], {
       ...started,
       ...atRest(lost),
-      startTime: workers && sameRun ? before.startTime : undefined,
+      startTime: startedBefore,
       attempt,
       jobName: name,
       progress: undefined,
@@ -345,12 +366,34 @@ export function planRun<Object extends RunObject, Resolved>(
     jobName: job.metadata?.name,
     progress: observed.progress ? (kind.progress(observed.progress) as RunStatus['progress']) : before.progress,
   };
-  if (!workers) return settle(watch(kind, job, podsOfJob, observed.progress, superseded), present);
+
+  const found = job.spec?.suspend
+    ? undefined
+    : jobObstacle(job, { pods: podsOfJob, claims: observed.claims, events: observed.events }, now);
+  const obstacle = found && asBefore(before.lastFailure, found);
+  present.lastFailure = obstacle
+    ? remember(before.lastFailure, obstacle, now)
+    : leftOf(before.lastFailure, job, podsOfJob, now);
+  if (obstacle && isNews(before.lastFailure, obstacle)) {
+    plan.events.push({ type: 'Warning', reason: obstacle.reason, message: obstacle.message });
+  }
+  if (obstacle && Number(job.metadata?.annotations?.[GENERATION_ANNOTATION] ?? generation) < generation) {
+    // What the user changed since may be what the message asked for, and the Job's pods stay as they are.
+    return settle(
+      [
+        ...progressing('ReplacingRun', 'The spec changed while its pods did not run; the run goes on in a new Job.'),
+        ...extras(kind, 'Idle', superseded),
+      ],
+      { ...present, ...atRest(lostBefore), attempt: attemptOf(job) + 1 },
+    );
+  }
+  if (observed.claims.some((claim) => claim.status?.phase === 'Pending')) plan.lookAgainSeconds = PROVISIONING_SECONDS;
+  if (!workers) return settle(watch(kind, job, podsOfJob, observed.progress, obstacle, superseded), present);
 
   // ------------------------------------------------------------------ several workers, and what becomes of them
   const { policy } = workers;
   const count = countWorkers(job, podsOfJob, lostBefore);
-  const startedAt = (sameRun ? before.startTime : undefined) ?? startTime(job);
+  const startedAt = startedBefore ?? startTime(job);
   Object.assign(present, {
     workers: count,
     startTime: job.spec?.suspend ? undefined : startedAt,
@@ -367,8 +410,8 @@ export function planRun<Object extends RunObject, Resolved>(
       superseded,
       started: { ...started, ...atRest(count.lost) },
     });
-  const obstacle = podsOfJob.map(podObstacle).find((found) => found !== undefined)?.message;
-  const verdict = judgeWorkers(policy, job, podsOfJob, count, before, startedAt, obstacle, now);
+  const why = (obstacle ?? present.lastFailure)?.message;
+  const verdict = judgeWorkers(policy, job, podsOfJob, count, before, startedAt, why, now);
   if ('fail' in verdict) return stop(verdict.fail);
   if ('recreate' in verdict) {
     plan.events.push({ type: 'Normal', reason: 'RecreatingJob', message: verdict.recreate });
@@ -377,7 +420,8 @@ export function planRun<Object extends RunObject, Resolved>(
       attempt: attemptOf(job) + 1,
     });
   }
-  plan.lookAgainSeconds = verdict.lookAgainSeconds;
+  const times = [plan.lookAgainSeconds, verdict.lookAgainSeconds].filter((seconds) => seconds !== undefined);
+  plan.lookAgainSeconds = times.length === 0 ? undefined : Math.min(...times);
 
   const runningSince = before.conditions?.find((c) => c.type === 'Running' && c.status === 'True')?.lastTransitionTime;
   const hang =
@@ -389,7 +433,7 @@ export function planRun<Object extends RunObject, Resolved>(
           (now.getTime() - Date.parse(runningSince)) / 1000,
         )
       : undefined;
-  if (!hang) return settle(watch(kind, job, podsOfJob, observed.progress, superseded), present);
+  if (!hang) return settle(watch(kind, job, podsOfJob, observed.progress, obstacle, superseded), present);
   const { action } = policy.hang;
   if (action === 'Fail') {
     return stop({
@@ -444,6 +488,7 @@ function watch(
   job: V1Job,
   pods: V1Pod[],
   progress: Progress | undefined,
+  obstacle: RunFailure | undefined,
   superseded: string,
 ): Wanted[] {
   const name = job.metadata?.name;
@@ -453,11 +498,10 @@ function watch(
       ...extras(kind, 'Idle', superseded),
     ];
   }
-  const obstacle = pods
-    .filter((pod) => !isDeleting(pod))
-    .map(podObstacle)
-    .find((found) => found !== undefined);
-  if (obstacle) return [...progressing(obstacle.reason, obstacle.message), ...extras(kind, 'Starting', superseded)];
+  if (obstacle) {
+    const again = obstacle.exitCode !== undefined && !isTerminal(obstacle) ? ' It is tried again.' : '';
+    return [...waiting(obstacle.reason, `${obstacle.message}${again}`), ...extras(kind, 'Starting', superseded)];
+  }
   if (!allRun(job, pods)) {
     const [there, all] = [working(pods).length, job.spec?.completions ?? 1];
     const message =

@@ -17,7 +17,7 @@ import { podsOf, working } from '../plan/workers.ts';
 import { createOnce, remove, writeStatus } from './apply.ts';
 import type { LoadBoard } from './load.ts';
 import type { ProgressBoard } from './progress.ts';
-import { ownerKey, type View, type World } from './world.ts';
+import { claimsOf, ownerKey, type View, type World } from './world.ts';
 
 export interface Hands {
   client: Client;
@@ -60,12 +60,15 @@ async function reconcile<Object extends RunObject, Resolved>(
   const workers = jobs.flatMap((job) => (job.metadata?.deletionTimestamp ? [] : working(podsOf(job, pods))));
   const uids = workers.map((pod) => pod.metadata?.uid ?? '');
   progress.keep(owner, uids);
+  const claims = claimsOf(object.spec).flatMap((claim) => world.claims.get(namespace, claim) ?? []);
   const plan = planRun(kind, {
     object,
     inputs: inputs(object, world),
     jobs,
     pods,
     claim: world.claims.get(namespace, claimName(object.spec.store)),
+    claims,
+    events: world.eventsAbout([...claims, ...jobs] as KubeObject[]),
     progress: progress.shown(owner, uids),
     reports: progress.reports(owner),
     joined: kind.component === 'trainingjob' ? joined(key) : NOBODY,

@@ -1,5 +1,5 @@
-/** What the reconcilers see: caches of the four kinds, of their children and of the claims, and who is woken by what. */
-import type { V1Deployment, V1Job, V1PersistentVolumeClaim, V1Pod } from '@kubernetes/client-node';
+/** What the reconcilers see: caches of the four kinds, of their children and of what is told of these, and who is woken by what. */
+import type { CoreV1Event, V1Deployment, V1Job, V1PersistentVolumeClaim, V1Pod } from '@kubernetes/client-node';
 import type { Dataset } from '../api/dataset.ts';
 import type { InferenceService } from '../api/inferenceservice.ts';
 import type { ModelExport } from '../api/modelexport.ts';
@@ -9,7 +9,7 @@ import type { TrainingJob } from '../api/trainingjob.ts';
 import type { Change, Indexer } from '../kube/cache.ts';
 import type { Client } from '../kube/client.ts';
 import { type Reflector, type ReflectorOptions, reflect } from '../kube/reflector.ts';
-import { CLAIMS, DEPLOYMENTS, JOBS, type KubeObject, keyOf, PODS } from '../kube/resources.ts';
+import { CLAIMS, DEPLOYMENTS, EVENTS, JOBS, type KubeObject, keyOf, PODS, splitKey } from '../kube/resources.ts';
 import { COMPONENTS, type Component, MANAGED_BY, MANAGER } from '../manifests/labels.ts';
 import { claimName } from '../plan/store.ts';
 
@@ -31,6 +31,8 @@ export interface World {
   pods: View<V1Pod>;
   deployments: View<V1Deployment>;
   claims: View<V1PersistentVolumeClaim>;
+  /** What is told of claims, and of Jobs that cannot make pods, which say so nowhere else. */
+  eventsAbout(objects: readonly KubeObject[]): CoreV1Event[];
   /** Wakes every object there is: whoever begins to reconcile has heard of none. */
   wakeAll(): void;
   hasSynced(): boolean;
@@ -48,6 +50,33 @@ export interface WorldOptions {
   wake: Wake;
   onError: (resource: string, error: unknown) => void;
   observe?: ReflectorOptions<KubeObject>['observe'];
+}
+
+/** Names of the claims that the pods of an object mount, without doubles. */
+export function claimsOf({ store, source }: Mounting): string[] {
+  return [...new Set([claimName(store), ...(source?.pvc ? [source.pvc.claimName] : [])])];
+}
+
+interface Mounting {
+  store?: Store;
+  /** A Dataset's; of another kind it names no claim. */
+  source?: { pvc?: { claimName: string } };
+}
+
+/** Of an Event only what is read is kept: there may be many of them. */
+function pruneEvent(event: CoreV1Event & KubeObject): void {
+  const { name, namespace, uid, resourceVersion, creationTimestamp } = event.metadata;
+  event.metadata = { name, namespace, uid, resourceVersion, creationTimestamp };
+  for (const field of [
+    'source',
+    'reportingComponent',
+    'reportingInstance',
+    'firstTimestamp',
+    'action',
+    'related',
+  ] as const) {
+    delete event[field];
+  }
 }
 
 export const ownerKey = (component: Component, namespace: string, name: string) => `${component}/${namespace}/${name}`;
@@ -103,7 +132,10 @@ export function openWorld({ client, namespaces, wake, onError, observe }: WorldO
       const found = name(object);
       return found ? [`${object.metadata?.namespace}/${found}`] : [];
     };
-  const claim = { claim: named((object: KubeObject & { spec: { store?: Store } }) => claimName(object.spec.store)) };
+  const claim = {
+    claim: ({ metadata, spec }: KubeObject & { spec: object }) =>
+      claimsOf(spec as Mounting).map((name) => `${metadata?.namespace}/${name}`),
+  };
   const managed = { labelSelector: `${MANAGED_BY}=${MANAGER}` };
 
   const datasets = view<Dataset & KubeObject>({
@@ -144,14 +176,30 @@ export function openWorld({ client, namespaces, wake, onError, observe }: WorldO
   const jobs = view<V1Job & KubeObject>({ resource: JOBS, ...children });
   const pods = view<V1Pod & KubeObject>({ resource: PODS, ...children });
   const deployments = view<V1Deployment & KubeObject>({ resource: DEPLOYMENTS, ...children });
+  const wakeUsers = (claimKey: string) => {
+    wakeAll('dataset', datasets.by('claim', claimKey));
+    wakeAll('trainingjob', trainingJobs.by('claim', claimKey));
+    wakeAll('modelexport', modelExports.by('claim', claimKey));
+    wakeAll('inferenceservice', services.by('claim', claimKey));
+  };
   const claims = view<V1PersistentVolumeClaim & KubeObject>({
     resource: CLAIMS,
-    onChange: ({ object }) => {
-      wakeAll('dataset', datasets.by('claim', keyOf(object)));
-      wakeAll('trainingjob', trainingJobs.by('claim', keyOf(object)));
-      wakeAll('modelexport', modelExports.by('claim', keyOf(object)));
-      wakeAll('inferenceservice', services.by('claim', keyOf(object)));
-    },
+    onChange: ({ object }) => wakeUsers(keyOf(object)),
+  });
+  const told = (fieldSelector: string, onEvent: (key: string) => void) =>
+    view<CoreV1Event & KubeObject>({
+      resource: EVENTS,
+      select: { fieldSelector },
+      indexers: { about: ({ involvedObject }) => (involvedObject.uid ? [involvedObject.uid] : []) },
+      prune: pruneEvent,
+      onChange: ({ object: { involvedObject } }) => onEvent(`${involvedObject.namespace}/${involvedObject.name}`),
+    });
+  const toldOfClaims = told('involvedObject.kind=PersistentVolumeClaim', wakeUsers);
+  const toldOfJobs = told('involvedObject.kind=Job,reason=FailedCreate', (key) => {
+    const { namespace, name } = splitKey(key);
+    const job = jobs.get(namespace, name);
+    const owner = job && ownerOf(job as KubeObject);
+    if (owner) wake(owner.component, owner.key);
   });
 
   return {
@@ -163,6 +211,10 @@ export function openWorld({ client, namespaces, wake, onError, observe }: WorldO
     pods,
     deployments,
     claims,
+    eventsAbout: (objects) =>
+      objects.flatMap(({ metadata }) =>
+        [toldOfClaims, toldOfJobs].flatMap((events) => events.by('about', metadata?.uid ?? '')),
+      ),
     wakeAll: () => {
       wakeAll('dataset', datasets.list());
       wakeAll('trainingjob', trainingJobs.list());
