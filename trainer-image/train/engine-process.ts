@@ -8,6 +8,7 @@ import { TrainerError } from '../errors.ts';
 import { openStore } from '../store.ts';
 import { type LoopContext, train } from './loop.ts';
 import { enterRing } from './ring.ts';
+import { answerForStack } from './stack.ts';
 
 export interface EngineJob {
   task: unknown;
@@ -15,8 +16,11 @@ export interface EngineJob {
   scratch: string;
 }
 
-/** Parent to engine. `ring` answers `join`. */
-export type ToEngine = { type: 'start'; job: EngineJob } | { type: 'ring'; ring: Ring } | { type: 'stop' };
+/** Parent to engine. `stack`: where to answer for the stack. `ring` answers `join`. */
+export type ToEngine =
+  | { type: 'start'; job: EngineJob; stack: string }
+  | { type: 'ring'; ring: Ring }
+  | { type: 'stop' };
 
 /** What the engine is at, told when it changes; waits that end soon are not told. */
 export interface Activity {
@@ -144,6 +148,7 @@ if (process.send) {
       case 'ring':
         return takeRing?.(message.ring);
       case 'start':
+        answerForStack(message.stack);
         work(message.job, controller.signal).then((code) => process.exit(code));
     }
   });

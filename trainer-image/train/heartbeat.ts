@@ -30,11 +30,11 @@ export interface Heartbeat {
  * Reports for an engine: its progress as it comes, and the last one again when nothing comes, with for how long; after
  * `stackAfterSeconds` with its stack too.
  *
- * @param stackFile where the engine writes its report when it is asked for its stack
+ * @param stackAt where the engine answers for its stack, see stack.ts
  */
 export function startHeartbeat(
   status: Status,
-  { reporter, stackAfterSeconds, stackFile }: { reporter: Reporter; stackAfterSeconds: number; stackFile: string },
+  { reporter, stackAfterSeconds, stackAt }: { reporter: Reporter; stackAfterSeconds: number; stackAt: string },
 ): Heartbeat {
   let reportedAt = 0;
   let stack: string | undefined;
@@ -55,12 +55,12 @@ export function startHeartbeat(
 
   const tick = () => {
     const standing = (Date.now() - status.movedAt) / 1000;
-    // Before its first word the engine would die of the signal; one that waits for a ring waits for others.
+    // One that waits for a ring waits for others.
     const waits = status.activity?.activity === 'WaitingForRing';
-    if (!asked && standing >= stackAfterSeconds && status.pid && status.progress && !waits) {
+    if (!asked && standing >= stackAfterSeconds && status.pid && !waits) {
       asked = true;
       const since = status.movedAt;
-      takeStack(status.pid, stackFile).then((taken) => {
+      takeStack(status.pid, stackAt).then((taken) => {
         if (since !== status.movedAt) return;
         stack = taken;
         repeat();

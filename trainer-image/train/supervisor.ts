@@ -13,7 +13,7 @@ import { TrainerError, UserError } from '../errors.ts';
 import type { EngineJob, FromEngine, ToEngine } from './engine-process.ts';
 import { type Heartbeat, type Status, startHeartbeat } from './heartbeat.ts';
 import { createRingRequests, type RingRequests } from './ring-requests.ts';
-import { stackOptions } from './stack.ts';
+import { stackSocket } from './stack.ts';
 
 const HEALTH_PORT = 8080;
 /** An engine that crashes this often without getting further in between is given up. */
@@ -55,10 +55,10 @@ export async function supervise(task: TrainTask, context: Context): Promise<Trai
     heardAt: Date.now(),
     movedAt: Date.now(),
   };
-  const stack = stackOptions(context.scratch);
+  const stack = stackSocket();
   const health = await serveHealth(env[ENV.POD_IP], status, reporter.note);
   const { stackAfterSeconds } = task;
-  const heartbeat = startHeartbeat(status, { reporter, stackAfterSeconds, stackFile: stack.file });
+  const heartbeat = startHeartbeat(status, { reporter, stackAfterSeconds, stackAt: stack });
   const rings = createRingRequests(env, reporter.note);
   // Alone, a crash throws away what was done since the checkpoint; with peers, nothing.
   const reached = () => (task.workers > 1 ? status.progress?.step : status.savedStep) ?? -1;
@@ -66,7 +66,7 @@ export async function supervise(task: TrainTask, context: Context): Promise<Trai
   try {
     for (let crashes = 0; ; status.restarts++) {
       signal.throwIfAborted();
-      const ending = await runEngine(job, context, { status, heartbeat, rings, options: stack.options });
+      const ending = await runEngine(job, context, { status, heartbeat, rings, stack });
       if (ending.type === 'result') return ending.result;
       if (ending.type === 'failure') throw failureOf(ending);
       signal.throwIfAborted();
@@ -88,18 +88,18 @@ interface Surroundings {
   status: Status;
   heartbeat: Heartbeat;
   rings: RingRequests;
-  /** Node's, for the engine. */
-  options: readonly string[];
+  /** Where the engine answers for its stack. */
+  stack: string;
 }
 
 /** Runs one engine process to its end. When the signal aborts it is asked to save and stop, and waited for. */
 function runEngine(
   job: EngineJob,
   { signal, reporter, env }: Context,
-  { status, heartbeat, rings, options }: Surroundings,
+  { status, heartbeat, rings, stack }: Surroundings,
 ): Promise<Ending> {
   const program = fileURLToPath(new URL('./engine-process.ts', import.meta.url));
-  const child = spawn(process.execPath, [...options, program], { env, stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });
+  const child = spawn(process.execPath, [program], { env, stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });
   /** Aborted when this engine is gone: a ring is asked for on its behalf. */
   const gone = new AbortController();
   status.pid = child.pid;
@@ -147,7 +147,7 @@ function runEngine(
     tell(child, { type: 'stop' });
   };
   signal.addEventListener('abort', stop, { once: true });
-  tell(child, { type: 'start', job });
+  tell(child, { type: 'start', job, stack });
 
   return new Promise((resolve, reject) => {
     child.on('error', reject);
