@@ -115,6 +115,7 @@ export const InferenceServiceStatus = z.strictObject({
     .strictObject({ image: ResolvedImage, batching: Batching })
     .optional()
     .describe('What the newest revision was made with.'),
+  lastFailure: RUN_STATUS.lastFailure.describe('What stands in the way of the newest revision.'),
   lineage: RUN_STATUS.lineage.describe('What the newest revision serves.'),
   history: RUN_STATUS.history.describe('The last revisions that took over the traffic, newest first.'),
   url: z.string().max(2048).optional().describe('Base URL at the gateway; `:classify` takes a picture.'),

@@ -1,6 +1,7 @@
 import type { V1Deployment, V1PersistentVolumeClaim } from '@kubernetes/client-node';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { EXIT } from '../../trainer-image/contract.ts';
 import type { InferenceService } from '../api/inferenceservice.ts';
 import { type ObservedService, planService } from './inferenceservice.ts';
 import type { Input } from './target.ts';
@@ -34,6 +35,7 @@ const plan = (object: InferenceService, change: Partial<ObservedService> = {}) =
     deployments: [],
     pods: [],
     claim,
+    events: [],
     load: [],
     options: { trainerImage: 'trainer:1', intake: undefined, gatewayUrl: 'http://g' },
     now: new Date('2026-01-02T03:04:05Z'),
@@ -227,22 +229,45 @@ it('keeps a revision’s image when the operator has another', () => {
   assert.equal([create, after.revisions?.[0].image], [[], 'trainer:1']);
 });
 
-it('says what a pod that does not come up waits for', () => {
+/** A pod of the revision, as its container is. */
+const podOf = (deployment: V1Deployment, container: object) =>
+  ({
+    metadata: { name: 'p', labels: { ...deployment.spec?.template.metadata?.labels } },
+    status: { containerStatuses: [{ name: 'trainer', image: 'gone:1', ready: false, ...container }] },
+  }) as unknown as ObservedService['pods'][number];
+
+it('says what a pod that does not come up waits for, once, and forgets it when all are ready', () => {
   const [made] = plan(service()).create;
-  const pod = {
-    metadata: { name: 'p', labels: { 'fovea.dev/revision': made.metadata?.name } },
-    status: {
-      containerStatuses: [
-        {
-          name: 'trainer',
-          image: 'gone:1',
-          state: { waiting: { reason: 'ImagePullBackOff', message: 'no such image' } },
-        },
-      ],
-    },
-  } as unknown as ObservedService['pods'][number];
-  const { status } = plan(service(), { deployments: [running(made, 0)], pods: [pod] });
-  assert.is(condition(status, 'Ready'), 'Unknown ImagePullBackOff');
+  const pod = podOf(made, { state: { waiting: { reason: 'ImagePullBackOff', message: 'no such image' } } });
+  const stuck = plan(service(), { deployments: [running(made, 0)], pods: [pod] });
+  assert.is(condition(stuck.status, 'Ready'), 'False ImagePullBackOff');
+  assert.is(condition(stuck.status, 'Reconciling'), 'True ImagePullBackOff');
+  assert.match(stuck.status.lastFailure?.message ?? '', 'Correct spec.runtime.image');
+  assert.equal(
+    stuck.events.map(({ type, reason }) => `${type} ${reason}`),
+    ['Warning ImagePullBackOff'],
+  );
+  const still = plan(service({}, stuck.status), { deployments: [running(made, 0)], pods: [pod] });
+  assert.equal([still.events, still.status.lastFailure], [[], stuck.status.lastFailure]);
+  const up = plan(service({}, stuck.status), { deployments: [running(made, 2)], pods: [] });
+  assert.is(up.status.lastFailure, undefined);
+});
+
+it('stalls on a pod whose exit code says that only the user can mend it, and waits with others', () => {
+  const [made] = plan(service()).create;
+  const crash = (exitCode: number) =>
+    podOf(made, {
+      state: { waiting: { reason: 'CrashLoopBackOff' } },
+      lastState: { terminated: { exitCode, message: '{"failure":{"reason":"ModelRefused","message":"no model"}}' } },
+    });
+  const states = [EXIT.USER_ERROR, EXIT.FAILURE].map((exitCode) => {
+    const { status } = plan(service(), { deployments: [running(made, 0)], pods: [crash(exitCode)] });
+    return [condition(status, 'Stalled'), condition(status, 'Reconciling')];
+  });
+  assert.equal(states, [
+    ['True ModelRefused', undefined],
+    [undefined, 'True ModelRefused'],
+  ]);
 });
 
 it.run();

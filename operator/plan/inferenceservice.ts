@@ -4,7 +4,7 @@
  * A revision is a model with a runtime. A new one is made beside the one that serves; when all its replicas are ready the
  * status gives it all traffic, and once that is written the old one goes. A revision is frozen: an operator upgrade changes none.
  */
-import type { V1Deployment, V1PersistentVolumeClaim, V1Pod } from '@kubernetes/client-node';
+import type { CoreV1Event, V1Deployment, V1PersistentVolumeClaim, V1Pod } from '@kubernetes/client-node';
 import { Batching, PREDICTOR_PORT } from '../../trainer-image/contract.ts';
 import { checkSpec } from '../api/check.ts';
 import { inputDigest } from '../api/digest.ts';
@@ -15,7 +15,7 @@ import { COMPONENTS, childName, DIGEST_ANNOTATION, RESOLVED_ANNOTATION, REVISION
 import { trainerPodTemplate } from '../manifests/pod.ts';
 import { threads, withDefaults } from '../manifests/resources.ts';
 import { conditions, progressing, ready, stalled, suspended, timestamp, type Wanted, waiting } from './conditions.ts';
-import { podObstacle } from './failure.ts';
+import { asBefore, isNews, isTerminal, remember, revisionObstacle } from './failure.ts';
 import { type OperatorOptions, ownerReference, type PlannedEvent } from './run.ts';
 import { builtInScaling, type LoadSample, planScaling } from './scaling.ts';
 import { observeStore } from './store.ts';
@@ -28,6 +28,8 @@ export interface ObservedService {
   deployments: V1Deployment[];
   pods: V1Pod[];
   claim: V1PersistentVolumeClaim | undefined;
+  /** About the claim. */
+  events: CoreV1Event[];
   /** What was measured of its requests, oldest first; none where `spec.replicas` decides. */
   load: readonly LoadSample[];
   options: OperatorOptions;
@@ -92,6 +94,8 @@ export function planService(observed: ObservedService): ServicePlan {
     plan.events.push({ type: 'Normal', reason: 'Scaled', message });
   }
 
+  /** What stands in the way of the newest revision. */
+  let lastFailure: InferenceServiceStatus['lastFailure'];
   const settle = (wanted: Wanted[], traffic: V1Deployment | undefined, kept: V1Deployment[]): ServicePlan => {
     const available = traffic !== undefined && readyReplicas(traffic) > 0;
     const gone = servingName !== undefined && traffic === undefined;
@@ -136,6 +140,7 @@ export function planService(observed: ObservedService): ServicePlan {
       inputDigest: kept[0]?.metadata?.annotations?.[DIGEST_ANNOTATION] ?? before.inputDigest,
       resolved: newest?.batching ? { image: newest.image, batching: newest.batching } : before.resolved,
       lineage: newest?.lineage ? [newest.lineage] : before.lineage,
+      lastFailure,
       history: tookOver(before, traffic, generation, now),
     };
     return plan;
@@ -225,7 +230,13 @@ export function planService(observed: ObservedService): ServicePlan {
     }
     return settle(ready(replicas === 0 ? 'ScaledToZero' : 'Serving', message), traffic, kept);
   }
-  return settle(obstacle(observed, current) ?? rollingOut(current, replicas), traffic, kept);
+  const found = obstacleOf(observed, current);
+  if (!found) return settle(rollingOut(current, replicas), traffic, kept);
+  lastFailure = remember(before.lastFailure, found, now);
+  if (isNews(before.lastFailure, found)) {
+    plan.events.push({ type: 'Warning', reason: found.reason, message: found.message });
+  }
+  return settle((isTerminal(found) ? stalled : waiting)(found.reason, found.message), traffic, kept);
 }
 
 /** The history, with `traffic` as its newest entry if it has just been given the traffic. */
@@ -257,13 +268,8 @@ function rollingOut(current: V1Deployment, replicas: number): Wanted[] {
   );
 }
 
-/** Why the revision's pods do not come up, if they say so. */
-function obstacle(observed: ObservedService, current: V1Deployment): Wanted[] | undefined {
-  const refused = current.status?.conditions?.find((c) => c.type === 'ReplicaFailure' && c.status === 'True');
-  if (refused) return progressing(refused.reason ?? 'ReplicaFailure', refused.message ?? 'Pods cannot be created.');
-  const found = observed.pods
-    .filter((pod) => pod.metadata?.labels?.[REVISION_LABEL] === nameOf(current))
-    .map(podObstacle)
-    .find((o) => o !== undefined);
-  return found && progressing(found.reason, found.message);
+function obstacleOf({ object, pods, claim, events, now }: ObservedService, current: V1Deployment) {
+  const ofRevision = pods.filter((pod) => pod.metadata?.labels?.[REVISION_LABEL] === nameOf(current));
+  const found = revisionObstacle(current, { pods: ofRevision, claims: claim ? [claim] : [], events }, now);
+  return found && asBefore(object.status?.lastFailure, found);
 }

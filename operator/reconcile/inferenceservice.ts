@@ -27,6 +27,7 @@ export async function reconcileInferenceService(
   const pods = world.pods.by('owner', owner);
   const scaling = object.spec.suspend ? undefined : builtInScaling(object.spec.scaling);
   if (!scaling) load.forget(key);
+  const claim = world.claims.get(namespace, claimName(object.spec.store));
   const plan = planService({
     object,
     model: inputOf(
@@ -40,7 +41,8 @@ export async function reconcileInferenceService(
       .by('owner', owner)
       .filter((deployment) => deployment.metadata?.ownerReferences?.some((o) => o.uid === object.metadata.uid)),
     pods,
-    claim: world.claims.get(namespace, claimName(object.spec.store)),
+    claim,
+    events: claim ? world.eventsAbout([claim as KubeObject]) : [],
     load: scaling ? await load.measure(object.metadata, pods, scaling.scaleDownDelaySeconds) : [],
     options: options(),
     now: new Date(),
