@@ -11,16 +11,17 @@ const PODS: V1Pod[] = [0, 1, 2].map((rank) => ({
   metadata: { name: `p${rank}`, uid: `u${rank}`, annotations: { [INDEX_ANNOTATION]: String(rank) } },
 }));
 
-type Said = Partial<Progress> & { standing?: number; age?: number };
+type Said = Partial<Progress> & { standing?: number; age?: number; known?: number };
 /** What each of the three said; undefined: nothing. */
 function find(said: (Said | undefined)[], runningSeconds = 10_000, timeout = 600) {
   const reports = new Map<string, WorkerReport>();
   said.forEach((given, rank) => {
     if (!given) return;
-    const { standing = 700, age = 5, ...progress } = given;
+    const { standing = 700, age = 5, known = 3600, ...progress } = given;
     reports.set(`u${rank}`, {
       progress: { stage: 'training', percent: 10, step: 120, ...progress },
       ageSeconds: age,
+      knownSeconds: known,
       standingSeconds: standing,
     });
   });
@@ -46,6 +47,13 @@ it('names the worker that does not report while the others exchange', () => {
     assert.is(hang?.slow?.metadata?.name, 'p2');
     assert.match(hang?.message ?? '', 'rank 2 (pod p2) does not report');
   }
+});
+
+it('takes nobody for silent who may not have had the time to report, after the operator started anew', () => {
+  const heard = { ...WAITS, known: 59 };
+  assert.is(find([heard, heard, undefined]), undefined);
+  assert.is(slow([heard, { ...WORKS, known: 1 }, undefined]), 'p1', 'what is seen counts');
+  assert.is(slow([heard, { ...heard, known: 60 }, undefined]), 'p2');
 });
 
 it('tells the one that is seen at work from the one that is silent, and of several the least far', () => {

@@ -8,6 +8,8 @@ export interface WorkerReport {
   progress: Progress;
   /** Seconds since it came. */
   ageSeconds: number;
+  /** Seconds since the first that came of this worker. */
+  knownSeconds: number;
   /** Seconds since the worker's step, stage or ring last changed. */
   standingSeconds: number;
 }
@@ -54,6 +56,9 @@ export function findHang(
   const stepOf = ({ report }: (typeof workers)[number]) => report?.progress.step ?? Number.POSITIVE_INFINITY;
   // Of several, the one that is seen at work, and least far.
   const slow = workers.filter((worker) => !waits(worker)).sort((a, b) => stepOf(a) - stepOf(b))[0];
+  // Whoever has begun to listen only now knows nothing of who is silent.
+  const listened = Math.max(...[...reports.values()].map(({ knownSeconds }) => knownSeconds));
+  if (slow && !slow.report && listened < SILENT_SECONDS) return undefined;
   const still = `Steps stand still at ${furthest} for more than ${timeoutSeconds} s`;
   if (slow) {
     const who = `rank ${rankOf(slow.pod) ?? 0} (pod ${slow.pod.metadata?.name})`;

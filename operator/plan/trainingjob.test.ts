@@ -356,6 +356,7 @@ function hung(action: 'RestartWorker' | 'Fail' | 'Report'): Scene {
   const report = (activity: Progress['activity']): WorkerReport => ({
     progress: { stage: 'training', percent: 1, step: 7, activity },
     ageSeconds: 1,
+    knownSeconds: 1000,
     standingSeconds: 900,
   });
   scene.reports.set('p0', report('Exchanging')).set('p1', report('Computing'));

@@ -22,6 +22,8 @@ interface Worker {
   latest: Progress;
   /** When it came. */
   at: number;
+  /** When the first came. */
+  first: number;
   /** Since when its step, stage and ring are what they are. */
   since: number;
 }
@@ -44,7 +46,12 @@ export function createProgressBoard(now: () => number = () => performance.now())
       // What it says itself counts from before we knew it, after a restart of ours.
       const standing = now() - (progress.standingSeconds ?? 0) * 1000;
       const since = before && place(before.latest) === place(progress) ? Math.min(before.since, standing) : now();
-      entry.workers.set(podUid, { latest: progress, at: now(), since: before ? since : standing });
+      entry.workers.set(podUid, {
+        latest: progress,
+        at: now(),
+        first: before?.first ?? now(),
+        since: before ? since : standing,
+      });
       return Math.max(0, entry.shownAt + INTERVAL - now());
     },
     shown(key, podUids) {
@@ -65,9 +72,14 @@ export function createProgressBoard(now: () => number = () => performance.now())
     reports(key) {
       const workers = [...(objects.get(key)?.workers ?? [])];
       return new Map(
-        workers.map(([uid, { latest, at, since }]) => [
+        workers.map(([uid, { latest, at, first, since }]) => [
           uid,
-          { progress: latest, ageSeconds: (now() - at) / 1000, standingSeconds: (now() - since) / 1000 },
+          {
+            progress: latest,
+            ageSeconds: (now() - at) / 1000,
+            knownSeconds: (now() - first) / 1000,
+            standingSeconds: (now() - since) / 1000,
+          },
         ]),
       );
     },

@@ -47,7 +47,7 @@ it.before(async (world) => {
   world.key = await signer('k1');
 });
 it.before.each(async (world) => {
-  Object.assign(world, { published: [world.key.jwk], reads: 0, clock: 1_000_000, reports: [] });
+  Object.assign(world, { published: [world.key.jwk], reads: 0, clock: Date.now(), reports: [] });
   const raw = async (path: string) => {
     if (path === '/.well-known/openid-configuration') return { issuer: ISSUER };
     world.reads += 1;

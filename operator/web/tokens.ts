@@ -74,7 +74,11 @@ export function tokenVerifier(source: KeySource, now: () => number = () => Date.
     if (!token) throw new Refusal(401, 'NoToken', 'Authorization: Bearer <token> is missing');
     const known = keys ?? (await fetchKeys());
     const check = (against: NonNullable<typeof keys>) =>
-      jwtVerify(token, createLocalJWKSet(against.set), { issuer: against.issuer, audience: INTAKE_AUDIENCE });
+      jwtVerify(token, createLocalJWKSet(against.set), {
+        issuer: against.issuer,
+        audience: INTAKE_AUDIENCE,
+        currentDate: new Date(now()),
+      });
     let payload: unknown;
     try {
       ({ payload } = await check(known));
