@@ -9,7 +9,19 @@ export interface Backend {
   revision: string;
   /** Requests sent by this gateway and not yet answered in full. */
   inFlight: number;
+  /** Until when (performance.now()) others are preferred, because it could not be reached. */
+  avoidUntil: number;
   pool: Pool;
+}
+
+/**
+ * Milliseconds for which a pod that could not be reached is left to itself. It has the fewest requests in flight, so that without
+ * this every request would begin with it until the API server says that it is gone.
+ */
+const AVOIDED = 1000;
+
+export function avoid(backend: Backend): void {
+  backend.avoidUntil = performance.now() + AVOIDED;
 }
 
 /** A route whose endpoints are backends. */
@@ -26,6 +38,7 @@ export function openBackend(endpoint: Endpoint, revision: string): Backend {
     ...endpoint,
     revision,
     inFlight: 0,
+    avoidUntil: 0,
     pool: new Pool(endpoint.origin, {
       pipelining: 1,
       // A pod's address answers or refuses within milliseconds; a lost node does neither.
@@ -38,8 +51,8 @@ export function openBackend(endpoint: Endpoint, revision: string): Backend {
 }
 
 /**
- * Chooses a pod: first the revision, by weight; then, within it, the pod with the fewest requests in flight. Pods in `tried` are
- * left out, and with them a revision that has no other.
+ * Chooses a pod: first the revision, by weight; then, within it, the pod with the fewest requests in flight, of those that can be
+ * reached as far as is known. Pods in `tried` are left out, and with them a revision that has no other.
  *
  * @param random uniform in [0, 1)
  */
@@ -59,9 +72,11 @@ export function choose(route: LiveRoute, tried: readonly Backend[], random: () =
   // Counting from a random place breaks ties evenly.
   const start = backends.length === 1 ? 0 : Math.floor(random() * backends.length);
   let best = backends[start]!;
+  const now = performance.now();
   for (let i = 1; i < backends.length; i++) {
     const backend = backends[(start + i) % backends.length]!;
-    if (backend.inFlight < best.inFlight) best = backend;
+    const [avoided, bestAvoided] = [backend.avoidUntil > now, best.avoidUntil > now];
+    if (avoided === bestAvoided ? backend.inFlight < best.inFlight : bestAvoided) best = backend;
   }
   return best;
 }

@@ -6,7 +6,7 @@
  */
 import type { IncomingHttpHeaders, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import type { Dispatcher } from 'undici';
-import { type Backend, choose, type LiveRoute } from './backends.ts';
+import { avoid, type Backend, choose, type LiveRoute } from './backends.ts';
 
 /** Attempts of one request, the first included. */
 const ATTEMPTS = 3;
@@ -41,6 +41,9 @@ const LOST = new Set([
   'UND_ERR_CLOSED',
   'UND_ERR_DESTROYED',
 ]);
+
+/** Those that say nothing listens there: a kept connection that its server has closed says less. */
+const UNREACHABLE = new Set(['ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'ETIMEDOUT', 'UND_ERR_CONNECT_TIMEOUT']);
 
 export interface ForwardedRequest {
   method: Dispatcher.HttpMethod;
@@ -159,6 +162,7 @@ export function exchange(
           controller = undefined;
           if (over) return;
           const code = (error as NodeJS.ErrnoException).code ?? error.name;
+          if (UNREACHABLE.has(code)) avoid(backend);
           if (refused || (LOST.has(code) && another(code))) attempt();
           else if (response.headersSent) response.destroy();
           else if (LOST.has(code)) {

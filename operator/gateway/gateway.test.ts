@@ -183,6 +183,31 @@ it('sends the whole body again to another pod when one breaks the connection bef
   assert.is(response.headers.get('x-fovea-revision'), 'a-2');
 });
 
+it('sends a request again whose connection was reset before anybody took it, as by a server that has just closed', async (world) => {
+  let reset = 0;
+  const closing = createTcpServer((socket) => {
+    reset += 1;
+    socket.resetAndDestroy();
+  });
+  await revision(world, 'a-1', 100, await listening(world, closing), answers('good'));
+  for (let i = 0; i < 20; i++) assert.is(await (await classify(world)).text(), 'good');
+  assert.ok(reset > 0);
+});
+
+it('begins with other pods for a while once one cannot be reached, and goes on trying it where there is no other', async (world) => {
+  const [gone] = await revision(world, 'a-1', 100, await closedOrigin(world), answers('good'));
+  while (gone!.avoidUntil === 0) await (await classify(world)).text();
+  gone!.avoidUntil = Number.POSITIVE_INFINITY;
+  const before = await counted(world, /retries_total{.*} \d/);
+  const retries = (text: string) => /retries_total{.*} (\d+)/.exec(text)?.[1];
+  for (let i = 0; i < 20; i++) assert.is(await (await classify(world)).text(), 'good');
+  assert.is(retries(await counted(world, /retries_total{.*} \d/)), retries(before));
+  world.route.revisions[0]!.backends.pop();
+  const response = await classify(world);
+  assert.equal([response.status, response.headers.get('retry-after')], [503, '1']);
+  assert.match(await response.text(), /no replica of InferenceService n\/a can be reached \(ECONNREFUSED\)/);
+});
+
 it('goes to another pod after 503 with Retry-After, and returns the last refusal when all refuse', async (world) => {
   const full: RequestListener = (_request, response) => {
     response.writeHead(503, { 'retry-after': '7' });
@@ -332,6 +357,31 @@ it('finishes what is in flight when it drains, says so in readyz, and takes no n
   const response = await pending;
   assert.equal([response.status, await response.text()], [200, 'late']);
   await drained;
+});
+
+it('tells how many requests there are, and their sum over time', async (world) => {
+  const asked: (() => void)[] = [];
+  const both = Promise.withResolvers<void>();
+  await revision(world, 'a-1', 100, (_request, response) => {
+    if (asked.push(() => response.end()) === 2) both.resolve();
+  });
+  const first = performance.now();
+  const pending = [classify(world), classify(world)];
+  await both.promise;
+  await counted(world, 'fovea_gateway_requests_in_flight{namespace="n",service="a"} 2');
+  const seconds = (text: string) => Number(/request_seconds_total{namespace="n",service="a"} (\S+)/.exec(text)?.[1]);
+  const text = await counted(world, /request_seconds_total{.*} \d/);
+  const measured = performance.now();
+  assert.ok(seconds(text) <= (2 * (measured - first)) / 1000);
+  // From when both were there until they are counted again.
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  const later = seconds(await counted(world, /request_seconds_total{.*} \d/));
+  assert.ok(later - seconds(text) >= 0.038, `${seconds(text)} ${later}`);
+  for (const end of asked) end();
+  await Promise.all(pending);
+  await counted(world, 'fovea_gateway_requests_in_flight{namespace="n",service="a"} 0');
+  const ended = seconds(await counted(world, /request_seconds_total{.*} \d/));
+  assert.is(seconds(await counted(world, /request_seconds_total{.*} \d/)), ended, 'stands still when there are none');
 });
 
 it('counts requests by service, revision and code, and names no service that does not exist', async (world) => {

@@ -9,6 +9,21 @@ export interface GatewayMetrics {
   retried(service: { namespace: string; name: string }, reason: string): void;
 }
 
+/** What one service's requests amount to. */
+interface Carried {
+  labels: { namespace: string; service: string };
+  inFlight: number;
+  /** Requests in flight, summed over time until `at` (performance.now()). */
+  seconds: number;
+  at: number;
+}
+
+function advance(carried: Carried): void {
+  const now = performance.now();
+  carried.seconds += (carried.inFlight * (now - carried.at)) / 1000;
+  carried.at = now;
+}
+
 export function gatewayMetrics(): GatewayMetrics {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
@@ -19,11 +34,28 @@ export function gatewayMetrics(): GatewayMetrics {
     labelNames: ['namespace', 'service', 'revision', 'code'],
     registers,
   });
-  const inFlight = new Gauge({
+  const carried = new Map<string, Carried>();
+  new Gauge({
     name: 'fovea_gateway_requests_in_flight',
     help: 'Requests being received or answered, by service.',
     labelNames: ['namespace', 'service'],
     registers,
+    collect() {
+      for (const { labels, inFlight } of carried.values()) this.set(labels, inFlight);
+    },
+  });
+  new Counter({
+    name: 'fovea_gateway_request_seconds_total',
+    help: 'Requests in flight, summed over time: its rate is how many there are on average, by service.',
+    labelNames: ['namespace', 'service'],
+    registers,
+    collect() {
+      this.reset();
+      for (const entry of carried.values()) {
+        advance(entry);
+        this.inc(entry.labels, entry.seconds);
+      }
+    },
   });
   const seconds = new Histogram({
     name: 'fovea_gateway_request_duration_seconds',
@@ -44,9 +76,14 @@ export function gatewayMetrics(): GatewayMetrics {
     begin(service) {
       const started = performance.now();
       const labels = { namespace: service?.namespace ?? '', service: service?.name ?? '' };
-      inFlight.inc(labels);
+      const key = `${labels.namespace}/${labels.service}`;
+      const entry = carried.get(key) ?? { labels, inFlight: 0, seconds: 0, at: started };
+      carried.set(key, entry);
+      advance(entry);
+      entry.inFlight += 1;
       return (revision, code) => {
-        inFlight.dec(labels);
+        advance(entry);
+        entry.inFlight -= 1;
         requests.inc({ ...labels, revision, code });
         seconds.observe({ ...labels, revision }, (performance.now() - started) / 1000);
       };

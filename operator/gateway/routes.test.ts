@@ -45,6 +45,20 @@ it('leaves out pods that are not ready, are going away, or have no address yet',
   assert.equal(shares(route(service([{ name: 'a-1', trafficPercent: 100 }]), pods)), []);
 });
 
+it('asks pods on their way out where no other is left, until they have ended', () => {
+  const revisions = service([
+    { name: 'a-1', trafficPercent: 100 },
+    { name: 'a-2', trafficPercent: 0 },
+  ]);
+  const leaves = (uid: string, phase: string) => {
+    const { metadata, status } = pod(uid, 'a-1', { deletionTimestamp: '2026-01-01T00:00:00Z' }, 'False');
+    return { metadata, status: { ...status, phase } };
+  };
+  assert.equal(shares(route(revisions, [leaves('1', 'Running'), pod('3', 'a-2')])), [['a-1', 100, ['1']]]);
+  assert.equal(shares(route(revisions, [leaves('1', 'Running'), pod('2', 'a-1')])), [['a-1', 100, ['2']]]);
+  assert.equal(shares(route(revisions, [leaves('1', 'Succeeded'), pod('3', 'a-2')])), []);
+});
+
 it('gives the share of a revision without ready pods to the others, and none to a revision at 0 percent', () => {
   const revisions = [
     { name: 'a-1', trafficPercent: 50 },

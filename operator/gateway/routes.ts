@@ -21,7 +21,7 @@ export interface WatchedPod {
     labels?: Record<string, string>;
     deletionTimestamp?: string | Date;
   };
-  status?: { podIP?: string; conditions?: { type: string; status: string }[] };
+  status?: { podIP?: string; phase?: string; conditions?: { type: string; status: string }[] };
 }
 
 /** A pod that takes requests. */
@@ -54,38 +54,50 @@ export interface Route {
  * Weights are those of `status.revisions[].trafficPercent`. A revision without a ready pod is left out, so that the others
  * take over its share in proportion. Should all revisions with traffic be without one, those at 0 percent (a version kept to
  * go back to, or one warming up) get nothing: a revision that is to have no traffic may never have been verified in serving.
+ *
+ * Services and pods are watched apart. When a revision has handed over to another, its pods may be seen to go before the status
+ * that names the other is seen. So where nothing else is left, pods on their way out are asked: they answer while they drain.
  */
 export function route(service: WatchedService, pods: Iterable<WatchedPod>): Route {
   const endpoints = new Map<string, Endpoint[]>();
+  const leaving = new Map<string, Endpoint[]>();
   for (const pod of pods) {
     const revision = pod.metadata.labels?.[REVISION_LABEL];
-    if (revision === undefined || !takesRequests(pod)) continue;
+    if (revision === undefined || pod.status?.podIP === undefined) continue;
+    const among = takesRequests(pod) ? endpoints : drains(pod) ? leaving : undefined;
+    if (!among) continue;
     const address = pod.status!.podIP!;
     const host = address.includes(':') ? `[${address}]` : address;
     const endpoint = { uid: pod.metadata.uid, origin: `http://${host}:${PREDICTOR_PORT}` };
-    const known = endpoints.get(revision);
+    const known = among.get(revision);
     if (known) known.push(endpoint);
-    else endpoints.set(revision, [endpoint]);
+    else among.set(revision, [endpoint]);
   }
+  const revisionsWith = (ready: Map<string, Endpoint[]>) =>
+    (service.status?.revisions ?? []).flatMap(({ name, trafficPercent }) => {
+      const found = ready.get(name);
+      return found && trafficPercent > 0 ? [{ name, weight: trafficPercent, endpoints: found }] : [];
+    });
+  const revisions = revisionsWith(endpoints);
   const request = service.spec.request ?? {};
   return {
     namespace: service.metadata.namespace,
     name: service.metadata.name,
     maxBodyBytes: request.maxBodyBytes ?? REQUEST_DEFAULTS.maxBodyBytes,
     timeoutMilliseconds: (request.timeoutSeconds ?? REQUEST_DEFAULTS.timeoutSeconds) * 1000,
-    revisions: (service.status?.revisions ?? []).flatMap(({ name, trafficPercent }) => {
-      const ready = endpoints.get(name);
-      return ready && trafficPercent > 0 ? [{ name, weight: trafficPercent, endpoints: ready }] : [];
-    }),
+    revisions: revisions.length > 0 ? revisions : revisionsWith(leaving),
   };
 }
 
-/** Ready, with an address, and not on its way out. */
+/** On its way out, and not ended: a predictor takes requests for a moment after it was told to stop. */
+const drains = ({ metadata, status }: WatchedPod) =>
+  metadata.deletionTimestamp !== undefined && status?.phase === 'Running';
+
+/** Ready, and not on its way out. */
 function takesRequests(pod: WatchedPod): boolean {
   return (
     pod.metadata.deletionTimestamp === undefined &&
-    pod.status?.podIP !== undefined &&
-    (pod.status.conditions ?? []).some(({ type, status }) => type === 'Ready' && status === 'True')
+    (pod.status?.conditions ?? []).some(({ type, status }) => type === 'Ready' && status === 'True')
   );
 }
 

@@ -1,10 +1,12 @@
 /** `npm run bench -- <name>`: measurements that are too long, or too dependent on a quiet machine, to be tests. */
 import { argv, exit } from 'node:process';
+import { benchGateway } from './gateway.ts';
 import { benchScale } from './scale.ts';
 import { benchStep } from './step.ts';
 import { benchSurvivors } from './survivors.ts';
 
 const BENCHES: Record<string, { what: string; run: () => Promise<boolean> }> = {
+  gateway: { what: 'requests through the gateway, against straight to a predictor', run: benchGateway },
   scale: { what: 'two ranks of one core each, training together against apart', run: benchScale },
   step: { what: 'one training step of ResNet-18 on one core, against PyTorch', run: benchStep },
   survivors: { what: '25 training jobs with 4 killed workers each', run: benchSurvivors },
