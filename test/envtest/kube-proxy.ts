@@ -12,6 +12,8 @@ import type { Access } from '../cluster/requests.ts';
 export type Fault =
   /** The connection breaks before the server hears of the request. */
   | { type: 'Refuse' }
+  /** The server hears nothing, and the client no answer, until it gives up. */
+  | { type: 'Hold' }
   /** The server does what is asked; its answer is lost. */
   | { type: 'LoseAnswer' }
   /** The answer comes so many ms later. */
@@ -46,7 +48,8 @@ export async function startFaultProxy(upstream: Access): Promise<FaultProxy> {
     const url = request.url ?? '';
     const isWatch = url.includes('watch=true');
     const fault = proxy.fault({ method: request.method ?? '', url, isWatch });
-    if (fault?.type === 'Refuse') response.destroy();
+    if (fault?.type === 'Hold') request.resume();
+    else if (fault?.type === 'Refuse') response.destroy();
     else if (fault?.type === 'Answer') {
       const { code, reason, retryAfterSeconds } = fault;
       response.writeHead(code, {
