@@ -295,7 +295,7 @@ export function planRun<Object extends RunObject, Resolved>(
       );
     }
     const rest = atRest(workers ? countWorkers(job, podsOfJob, lostBefore).lost : 0);
-    const cause = jobFailure(job, culprits(podsOfJob), observed.claims);
+    const cause = jobFailure(job, podsOfJob, observed.claims);
     return fail(kind, plan, settle, observed, {
       digest,
       job,
@@ -453,16 +453,10 @@ export function planRun<Object extends RunObject, Resolved>(
 const hasFailed = (status: RunStatus) =>
   status.conditions?.some((c) => c.type === 'Failed' && c.status === 'True') ?? false;
 
-/** The pods to ask for the cause of a failure: not those that were told to stop because of it. */
-function culprits(pods: readonly V1Pod[]): V1Pod[] {
-  const exitCode = (pod: V1Pod) => pod.status?.containerStatuses?.[0]?.state?.terminated?.exitCode;
-  const final = pods.filter((pod) => ([EXIT.USER_ERROR, EXIT.NO_ACCELERATOR] as unknown[]).includes(exitCode(pod)));
-  return final.length > 0 ? final : pods.filter((pod) => exitCode(pod) !== EXIT.INTERRUPTED);
-}
-
 function lossEvent(pods: readonly V1Pod[], lost: number, most: number): PlannedEvent {
-  const newest = culprits(pods)
-    .filter((pod) => pod.status?.phase === 'Failed')
+  const exitCode = (pod: V1Pod) => pod.status?.containerStatuses?.[0]?.state?.terminated?.exitCode;
+  const newest = pods
+    .filter((pod) => pod.status?.phase === 'Failed' && exitCode(pod) !== EXIT.INTERRUPTED)
     .sort((a, b) => String(b.metadata?.creationTimestamp).localeCompare(String(a.metadata?.creationTimestamp)))[0];
   const state = newest?.status?.containerStatuses?.[0]?.state?.terminated;
   const why = state ? `, with exit code ${state.exitCode}${state.reason ? ` (${state.reason})` : ''}` : '';

@@ -237,6 +237,18 @@ it('starts to count anew when a failed run is tried again', () => {
   assert.equal([scene.job.metadata?.annotations?.[LOST_ANNOTATION], scene.is('Stalled')], ['0', false]);
 });
 
+it('starts to count anew also when the Job of the failed run is gone', () => {
+  const scene = new Scene({ maxWorkerLosses: 0 }).running();
+  scene.lose(1);
+  scene.reconcile();
+  scene.reconcile();
+  assert.equal([scene.jobs, scene.status.workers?.lost], [[], 1]);
+  scene.pods = [];
+  scene.generation = 2;
+  scene.reconcile();
+  assert.is(scene.job.metadata?.annotations?.[LOST_ANNOTATION], '0');
+});
+
 it('fails a run whose workers do not all start in time, with what keeps them', () => {
   const scene = new Scene({ startTimeoutSeconds: 60 });
   scene.reconcile();

@@ -4,9 +4,9 @@ import type { AddressInfo } from 'node:net';
 import { exportJWK, generateKeyPair, type JWK, SignJWT } from 'jose';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { INTAKE_AUDIENCE, type Progress } from '../../trainer-image/contract.ts';
-import { intake, type Reporter } from './intake.ts';
-import { createRingDesk } from './ring.ts';
+import { INTAKE_AUDIENCE, type Progress, Ring } from '../../trainer-image/contract.ts';
+import { type Forwarded, type IntakeOptions, intake, type Reporter } from './intake.ts';
+import { createRingDesk, type Seat } from './ring.ts';
 import { tokenVerifier } from './tokens.ts';
 
 const ISSUER = 'https://kubernetes.default.svc';
@@ -32,6 +32,11 @@ async function signer(kid: string) {
 }
 
 interface World {
+  /** Where the pod sits, as the ring desk is told. */
+  seat: Seat;
+  leading: boolean;
+  forward: IntakeOptions['forward'];
+  forwarded: Omit<Forwarded, 'signal'>[];
   server: Server;
   url: string;
   published: JWK[];
@@ -47,6 +52,12 @@ it.before(async (world) => {
   world.key = await signer('k1');
 });
 it.before.each(async (world) => {
+  const seat: Seat = { key: 'n/a', jobUid: 'j', membership: undefined };
+  const forward: IntakeOptions['forward'] = async ({ signal: _, ...request }) => {
+    world.forwarded.push(request);
+    return { status: 404, body: '{"reason":"FromLeader"}' };
+  };
+  Object.assign(world, { seat, leading: true, forward, forwarded: [] });
   Object.assign(world, { published: [world.key.jwk], reads: 0, clock: Date.now(), reports: [] });
   const raw = async (path: string) => {
     if (path === '/.well-known/openid-configuration') return { issuer: ISSUER };
@@ -60,10 +71,13 @@ it.before.each(async (world) => {
       namespace === 'n' && name === 'p' ? { uid: 'u1', labels: { 'fovea.dev/trainingjob': 'a' } } : undefined,
     onProgress: (reporter, progress) => world.reports.push([reporter, progress]),
     rings: createRingDesk({
-      seatOf: () => ({ key: 'n/a', jobUid: 'j', membership: undefined }),
+      seatOf: () => world.seat,
       onJoin: () => {},
+      pollSeconds: 0.02,
     }),
     ringKey: new Uint8Array(32),
+    leading: () => world.leading,
+    forward: (request) => world.forward!(request),
   });
   world.server = app.listen(0, '127.0.0.1');
   await once(world.server, 'listening');
@@ -141,6 +155,55 @@ it('refuses a body that is too large, no JSON or no progress, and says why', asy
 
 it('reads no body of a stranger', async (world) => {
   assert.equal(await post(world, undefined, 'x'.repeat(70_000)), [401, 'NoToken']);
+});
+
+const ringOf = (world: World) => ({ ...world, url: world.url.replace('progress', 'ring') }) as World;
+
+it('gives a ring with its secret, or asks to come again', async (world) => {
+  const token = await world.key.token();
+  assert.equal(await post(ringOf(world), token, '{"after":0}'), [204, undefined]);
+  assert.equal(await post(ringOf(world), token, '{"after":-1}'), [400, 'BadRingRequest']);
+  assert.equal(await post(ringOf(world), undefined, '{"after":0}'), [401, 'NoToken']);
+  const members = [{ rank: 0, pod: 'p', address: '10.0.0.1' }];
+  world.seat = { key: 'n/a', jobUid: 'j', membership: { generation: 3, rank: 0, members } };
+  const response = await fetch(ringOf(world).url, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', authorization: `Bearer ${token}` },
+    body: '{"after":2}',
+  });
+  const { secret, ...ring } = Ring.parse(await response.json());
+  assert.equal([response.status, ring], [200, { generation: 3, rank: 0, members }]);
+  assert.is(Buffer.from(secret, 'base64').length, 32);
+});
+
+it('passes progress and requests for a new ring on to the leader, and its answer back', async (world) => {
+  world.leading = false;
+  const token = await world.key.token();
+  const authorization = `Bearer ${token}`;
+  assert.equal(await post(world, token), [404, 'FromLeader']);
+  assert.equal(await post(ringOf(world), token, '{"after":2}'), [404, 'FromLeader']);
+  assert.equal(world.forwarded, [
+    { path: '/v1/progress', authorization, body: JSON.stringify(PROGRESS) },
+    { path: '/v1/ring', authorization, body: '{"after":2}' },
+  ]);
+  assert.equal(world.reports, []);
+});
+
+it('gives a ring that there is without asking the leader, and passes nothing on for a stranger', async (world) => {
+  world.leading = false;
+  const membership = { generation: 3, rank: 0, members: [{ rank: 0, pod: 'p', address: '10.0.0.1' }] };
+  world.seat = { key: 'n/a', jobUid: 'j', membership };
+  assert.is((await post(ringOf(world), await world.key.token(), '{"after":2}'))[0], 200);
+  assert.equal(await post(ringOf(world), undefined, '{"after":3}'), [401, 'NoToken']);
+  assert.equal(world.forwarded, []);
+});
+
+it('says that nobody can be asked while the leader is away', async (world) => {
+  world.leading = false;
+  world.forward = async () => {
+    throw new Error('connect ECONNREFUSED');
+  };
+  assert.equal(await post(world, await world.key.token()), [503, 'NoLeader']);
 });
 
 it('has nothing else', async (world) => {

@@ -141,6 +141,16 @@ it('what goes against a rule is refused with the path of its field', async () =>
     ],
     [
       'TrainingJob',
+      { ...LEAST.TrainingJob, workers: { replicas: 129 } },
+      'spec.workers.replicas: Invalid value: "object": must not be above trainer.builtIn.recipe.batchSize (128 if absent)',
+    ],
+    [
+      'TrainingJob',
+      { ...recipe({ batchSize: 3 }), workers: { replicas: 4 } },
+      'spec.workers.replicas: Invalid value: "object": must not be above trainer.builtIn.recipe.batchSize',
+    ],
+    [
+      'TrainingJob',
       recipe({ optimizer: { adamW: {} } }),
       'spec.trainer.builtIn.recipe.optimizer.adamW: Forbidden: only with type AdamW',
     ],
