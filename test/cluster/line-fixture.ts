@@ -35,6 +35,8 @@ export interface Line extends AsyncDisposable {
   kubectl: Kubectl;
   /** The start of a command line of kubectl, for what goes on, as `logs -f`. */
   kubectlArgv: readonly [string, ...string[]];
+  /** File that says which program stands for which image; the node reads it again when it has changed. */
+  images: string;
   /** Makes a namespace with a store. */
   namespace(name: string): Promise<string>;
   /** `kubectl apply` of objects as one file. */
@@ -67,6 +69,7 @@ export async function startLine(name: string, mountMode?: MountMode): Promise<Li
   const line: Line = {
     client,
     kubectl,
+    images: join(cluster.dir, 'images.yaml'),
     kubectlArgv: [join(cluster.tools, 'kubectl'), '--kubeconfig', cluster.kubeconfig],
     async namespace(namespace) {
       await kubectl('create', 'namespace', namespace);
