@@ -8,6 +8,7 @@ import { type Client, connect } from '../../operator/kube/client.ts';
 import { loadConfig } from '../../operator/kube/credentials.ts';
 import { type KubeObject, PODS, SECRETS } from '../../operator/kube/resources.ts';
 import { createLogger } from '../../operator/log.ts';
+import { loadAuthority } from '../../operator/web/authority.ts';
 import { operatorMetrics } from '../../operator/web/metrics.ts';
 import { createRingDesk } from '../../operator/web/ring.ts';
 import { startWeb, type Web } from '../../operator/web/server.ts';
@@ -111,6 +112,23 @@ it('takes over the authority that another operator makes at the same time', asyn
   const [one, other] = await Promise.all([start(), start()]);
   assert.is(one.caPem, other.caPem);
   await Promise.all([one.close(), other.close()]);
+});
+
+it('agrees on one ring key with whoever makes it at the same time, also beside an authority from before', async () => {
+  const load = (years = 0) => loadAuthority(client, 'default', Date.now() + years * 365 * 86_400_000);
+  await client.delete(SECRETS, 'default', 'fovea-intake-tls');
+  const [one, other] = await Promise.all([load(), load()]);
+  assert.equal([one.ringKey.length, one.ringKey], [32, other.ringKey]);
+
+  const renewed = await load(9.5);
+  assert.is.not(renewed.certificate, one.certificate);
+  assert.equal(renewed.ringKey, one.ringKey, 'a renewed authority keeps it');
+
+  await client.patch(SECRETS, 'default', 'fovea-intake-tls', { data: { 'ring.key': null } });
+  const [third, fourth] = await Promise.all([load(), load()]);
+  assert.equal([third.ringKey.length, third.ringKey], [32, fourth.ringKey]);
+  assert.is(third.certificate, renewed.certificate);
+  assert.is.not(Buffer.compare(third.ringKey, one.ringKey), 0);
 });
 
 it('names a Secret that holds something else', async () => {
