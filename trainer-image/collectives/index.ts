@@ -6,6 +6,8 @@
  * later operations end with `RingBroken`, and what goes on is another ring, of the next generation.
  */
 
+import { openRingOfMany } from './ring.ts';
+
 export interface RingMember {
   rank: number;
   /** Name of the pod, for messages. */
@@ -103,8 +105,7 @@ export async function openRing(options: RingOptions): Promise<Collective> {
     );
   }
   if (secret.length === 0) throw new RangeError(`the secret of generation ${options.generation} is empty`);
-  if (members.length > 1) throw new RingBroken('rings of several members cannot be formed yet');
-  return alone(options);
+  return members.length > 1 ? openRingOfMany(options) : alone(options);
 }
 
 function alone({ rank, generation }: RingOptions): Collective {
@@ -140,11 +141,11 @@ function alone({ rank, generation }: RingOptions): Collective {
   };
 }
 
-function allocate(length: number): Float32Array<SharedArrayBuffer> {
+export function allocate(length: number): Float32Array<SharedArrayBuffer> {
   return new Float32Array(new SharedArrayBuffer(length * Float32Array.BYTES_PER_ELEMENT));
 }
 
-function checkPart(values: Float32Array, start: number, end: number): void {
+export function checkPart(values: Float32Array, start: number, end: number): void {
   if (!(values.buffer instanceof SharedArrayBuffer)) {
     throw new TypeError(
       'only arrays from allocate(), or parts of them, can be reduced: this one is not in shared memory',
@@ -155,13 +156,13 @@ function checkPart(values: Float32Array, start: number, end: number): void {
   }
 }
 
-function checkRoot(bytes: Uint8Array | undefined, root: number, rank: number, world: number): void {
+export function checkRoot(bytes: Uint8Array | undefined, root: number, rank: number, world: number): void {
   if (!(Number.isInteger(root) && 0 <= root && root < world))
     throw new RangeError(`root ${root} is not one of ${world} ranks`);
   if (rank === root && !bytes) throw new TypeError(`rank ${rank} is the root of a broadcast and gives nothing`);
 }
 
-function checkGathered(bytes: Uint8Array): void {
+export function checkGathered(bytes: Uint8Array): void {
   if (bytes.length > MAX_GATHERED_BYTES) {
     throw new RangeError(`allGather takes at most ${MAX_GATHERED_BYTES} bytes of a rank; these are ${bytes.length}`);
   }
