@@ -21,7 +21,7 @@ import { startController } from './kube/controller.ts';
 import { loadConfig } from './kube/credentials.ts';
 import { isConflict, isNotFound } from './kube/errors.ts';
 import { createRecorder } from './kube/events.ts';
-import { elect } from './kube/leader.ts';
+import { type Election, elect } from './kube/leader.ts';
 import { Queue } from './kube/queue.ts';
 import type { Term } from './kube/term.ts';
 import { createLogger, inReconcile } from './log.ts';
@@ -32,6 +32,7 @@ import { createProgressBoard } from './reconcile/progress.ts';
 import { seatOf } from './reconcile/ring.ts';
 import { type Hands, reconcileDataset, reconcileModelExport, reconcileTrainingJob } from './reconcile/run.ts';
 import { openWorld, ownerKey } from './reconcile/world.ts';
+import { forwarder } from './web/forward.ts';
 import { operatorMetrics } from './web/metrics.ts';
 import { createRingDesk } from './web/ring.ts';
 import { startWeb } from './web/server.ts';
@@ -54,6 +55,8 @@ const RECONCILERS: Record<
   modelexport: reconcileModelExport,
   inferenceservice: reconcileInferenceService,
 };
+/** On the Lease: where its holder's intake is. */
+const INTAKE_ANNOTATION = 'fovea.dev/intake';
 const components = Object.keys(RECONCILERS) as Component[];
 
 const intakeHost = inPod ? `fovea-operator.${operatorNamespace}.svc` : address;
@@ -61,6 +64,9 @@ const intakeUrl = env.FOVEA_INTAKE_URL || `https://${intakeHost}:${intakePort}`;
 
 /** Of the present term; absent while another leads: then nobody works keys off, and a new term begins with all there are. */
 let queues: Record<Component, Queue> | undefined;
+
+/** Absent until the caches are synced: who does not know what is there does not stand for election. */
+let election: Election | undefined;
 
 process.on('uncaughtException', (error) => {
   log.fatal({ error }, 'cannot go on');
@@ -76,6 +82,7 @@ const client = await connect(loadConfig(), {
   },
 });
 metrics.queues(() => queues ?? {});
+metrics.leader(() => election?.leads() ?? false);
 const progress = createProgressBoard();
 const load = createLoadBoard({
   client,
@@ -100,6 +107,13 @@ const world = openWorld({
   observe: { relist: metrics.relist, rewatch: metrics.rewatch },
 });
 
+const leaders = forwarder({
+  leader: () => {
+    const leader = election?.leader();
+    return leader?.identity === identity ? undefined : leader?.annotations[INTAKE_ANNOTATION];
+  },
+  ca: () => web.caPem,
+});
 const web = await startWeb({
   client,
   namespace: operatorNamespace,
@@ -121,6 +135,8 @@ const web = await startWeb({
     }
   },
   rings,
+  leading: () => election?.leads() ?? false,
+  forward: leaders.forward,
   metrics,
   log,
 });
@@ -174,24 +190,23 @@ async function lead(term: Term): Promise<void> {
 await world.synced;
 log.info({ namespaces: namespaces.length === 0 ? 'all' : namespaces, server: client.server }, 'caches are synced');
 
-const election = elect({
+election = elect({
   client,
   namespace: operatorNamespace,
   name: 'fovea-operator',
   identity,
-  annotations: { 'fovea.dev/intake': `https://${address.includes(':') ? `[${address}]` : address}:${web.intakePort}` },
+  annotations: { [INTAKE_ANNOTATION]: `https://${address.includes(':') ? `[${address}]` : address}:${web.intakePort}` },
   lead,
   onError: (error) => log.warn({ error }, 'the Lease could not be read or written'),
 });
-metrics.leader(election.leads);
 
 let stopping = false;
 async function stop(signal: NodeJS.Signals): Promise<void> {
   if (stopping) process.exit(1);
   stopping = true;
   log.info({ signal }, 'stops');
-  await election.stop();
-  await Promise.all([world.stop(), load.stop(), web.close()]);
+  await election?.stop();
+  await Promise.all([world.stop(), load.stop(), web.close(), leaders.close()]);
   await client.close();
 }
 process.on('SIGTERM', stop);

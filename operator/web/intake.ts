@@ -37,6 +37,9 @@ export interface IntakeOptions {
   forward?: (request: Forwarded) => Promise<{ status: number; body: string }>;
 }
 
+/** On what was passed on once, and is not again: of two who each take the other for the leader, neither is. */
+export const FORWARDED_HEADER = 'fovea-forwarded';
+
 const BODY_LIMIT = '64kb';
 /** What the body's parser refuses, by the status it gives. */
 const REASONS: Record<number, string> = { 400: 'BadBody', 413: 'BodyTooLarge', 415: 'BadBody' };
@@ -69,6 +72,7 @@ export function intake(options: IntakeOptions): Express {
   async function pass(path: Forwarded['path'], message: unknown, response: Response): Promise<void> {
     let answer: { status: number; body: string };
     try {
+      if (response.req.get(FORWARDED_HEADER)) throw new Error('it was just now taken for the leader');
       if (!options.forward) throw new Error('there is no other');
       const { authorization } = response.locals;
       answer = await options.forward({ path, authorization, body: JSON.stringify(message), signal: gone(response) });
