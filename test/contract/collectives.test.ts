@@ -1,7 +1,10 @@
 // timeout: 120
-import { createConnection } from 'node:net';
+import { once } from 'node:events';
+import { createConnection, createServer, type Socket } from 'node:net';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { encodeHeader, KIND } from '../../trainer-image/collectives/frames.ts';
+import { greet, welcome } from '../../trainer-image/collectives/handshake.ts';
 import { type Collective, openRing, RingBroken, type RingMember } from '../../trainer-image/collectives/index.ts';
 
 const it = suite('collectives');
@@ -165,6 +168,78 @@ it('ends with a fault when ranks ask for different sums', () =>
     b!.reduce(b!.allocate(90), 0, 90);
     await Promise.all([brokenBy(a!.reduced()), brokenBy(b!.reduced())]);
   }));
+
+/** Rank 0 of two, and a rank 1 that knows the secret and then says what the test wants. */
+async function withFalsePeer(use: (honest: Collective, to: Socket) => Promise<void>): Promise<void> {
+  const members = membersOf(2);
+  const parties = { generation: 1, secret: SECRET };
+  const listener = createServer((socket) => {
+    socket.on('error', () => {});
+    // The meeting: rank 0 hears that all have come.
+    welcome(socket, { ...parties, dialer: 0, listener: 1 }).then(() => {
+      socket.write(encodeHeader({ kind: KIND.GATHER, operation: 1, step: 0, offset: 0, length: 0 }));
+      met.resolve(socket);
+    }, met.reject);
+  });
+  const met = Promise.withResolvers<Socket>();
+  listener.listen(PORT, members[1]!.address);
+  await once(listener, 'listening');
+  const opening = openRing({ ...common, rank: 0, members, silenceSeconds: 1 });
+  const reach = async (): Promise<Socket> => {
+    const dialer = createConnection({ host: members[0]!.address, port: PORT });
+    try {
+      await once(dialer, 'connect');
+      await greet(dialer, { ...parties, dialer: 1, listener: 0 });
+      return dialer;
+    } catch {
+      dialer.destroy();
+      return reach();
+    }
+  };
+  const dialer = await reach();
+  dialer.on('error', () => {}).resume();
+  const socket = await met.promise;
+  const honest = await opening;
+  try {
+    await use(honest, socket);
+  } finally {
+    await honest.close();
+    dialer.destroy();
+    socket.destroy();
+    listener.close();
+  }
+}
+
+const falsehoods: Record<string, (socket: Socket) => void> = {
+  'says garbage': (socket) => socket.write('this is no frame of a ring, whatever it may look like'),
+  'sends half a message and is silent': (socket) => {
+    socket.write(encodeHeader({ kind: KIND.REDUCE, operation: 2, step: 0, offset: 0, length: 200 }));
+    socket.write(Buffer.alloc(100));
+  },
+  'sends half a message and leaves': (socket) => {
+    socket.write(encodeHeader({ kind: KIND.REDUCE, operation: 2, step: 0, offset: 0, length: 200 }));
+    socket.end(Buffer.alloc(100));
+  },
+  'sends more than is due': (socket) => {
+    socket.write(encodeHeader({ kind: KIND.REDUCE, operation: 2, step: 0, offset: 0, length: 4000 }));
+  },
+  'is ahead of what can be': (socket) => {
+    socket.write(encodeHeader({ kind: KIND.REDUCE, operation: 9, step: 0, offset: 0, length: 200 }));
+  },
+  'falls silent': () => {},
+};
+for (const [what, say] of Object.entries(falsehoods)) {
+  it(`names a peer that ${what}, and does not believe it`, () =>
+    withFalsePeer(async (honest, socket) => {
+      const values = honest.allocate(100);
+      values.fill(1);
+      honest.reduce(values, 0, 100);
+      say(socket);
+      const error = await brokenBy(honest.reduced());
+      assert.is(error.peer?.pod, 'worker-1', error.message);
+      await brokenBy(honest.barrier());
+    }));
+}
 
 it('refuses memory that is not shared, parts that are not there and roots that do not exist', () =>
   withRing(2, async ([a]) => {
