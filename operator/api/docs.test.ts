@@ -60,10 +60,8 @@ it('explains every reason that the operator gives', () => {
     'NoReadyReplica',
     'RevisionServing',
     'Scaled',
-    'Error',
     'Failed',
     'JobFailed',
-    'ReplicaFailure',
     'WorkerLost',
   ];
   const given = reasonsGiven();

@@ -373,6 +373,20 @@ it('drops managed fields and the last applied configuration', () =>
     },
   ));
 
+it('drops what it is told that nobody reads, of lists and of watches', () =>
+  withReflector(
+    async ({ server, reflector, equal }) => {
+      server.put('b', { heavy: 'x', light: 'y' });
+      await until(equal, 'the cache equals the server');
+      for (const { metadata } of reflector.cache.list()) assert.equal(metadata?.labels, { light: 'y' });
+      assert.is(reflector.cache.list().length, 2);
+    },
+    {
+      prune: ({ metadata }) => delete metadata?.labels?.heavy,
+      prepare: (server) => server.put('a', { heavy: 'x', light: 'y' }),
+    },
+  ));
+
 it('goes on when a handler throws, and reports it', () =>
   withReflector(
     async ({ server, equal, errors }) => {

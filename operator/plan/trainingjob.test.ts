@@ -215,8 +215,10 @@ it('fails a run that lost too many workers, and removes its Job after it has sai
   scene.reconcile();
   assert.not.ok(scene.is('Stalled'));
   scene.lose(1);
+  scene.pod(1, 'p1', 'Failed', 1, { failure: { reason: 'EngineCrashed', message: 'the engine crashed' } });
   const said = scene.reconcile();
   assert.equal([said.remove, scene.reason(), scene.is('Failed')], [[], 'TooManyWorkersLost', true]);
+  assert.match(scene.status.lastFailure?.message ?? '', /maxWorkerLosses is 2\. The last: the engine crashed/);
   assert.is(scene.status.history?.[0].result, 'Failed');
   assert.is(scene.reconcile().remove.length, 1);
   scene.pods = [];

@@ -88,7 +88,7 @@ export type Verdict =
 /**
  * @param workers counted now
  * @param startTime when the run started or was last resumed
- * @param obstacle what keeps a worker from running, if that is known
+ * @param obstacle what keeps a worker from running, or ended the last one, if that is known
  */
 export function judgeWorkers(
   policy: Policy,
@@ -105,7 +105,7 @@ export function judgeWorkers(
     return {
       fail: {
         reason: 'TooManyWorkersLost',
-        message: `${workers.lost} workers were lost, and spec.policy.maxWorkerLosses is ${maxWorkerLosses}.`,
+        message: `${workers.lost} workers were lost, and spec.policy.maxWorkerLosses is ${maxWorkerLosses}.${obstacle ? ` The last: ${obstacle}` : ''}`,
       },
     };
   }
