@@ -16,9 +16,7 @@ export interface Ending {
   stderr: string;
 }
 
-export interface Worker {
-  pod: string;
-  index: number;
+export interface Trainer {
   child: ChildProcess;
   ended: Promise<Ending>;
   /** What its supervisor says; undefined while it says nothing. */
@@ -27,6 +25,11 @@ export interface Worker {
   kill(): Promise<void>;
   /** The engine alone; resolves with its process id. */
   killEngine(): Promise<number>;
+}
+
+export interface Worker extends Trainer {
+  pod: string;
+  index: number;
 }
 
 export interface Workers {
@@ -49,21 +52,10 @@ const MAIN = join(import.meta.dirname, '../trainer-image/main.ts');
  * Starts `task.workers` workers.
  *
  * @param network the first three numbers of their addresses, such as `127.72.1`; not used by others at the same time
- * @param command put before Node's, by index
  */
 export async function startWorkers(
   task: Partial<TrainTask> & { workers: number },
-  {
-    root,
-    store,
-    network,
-    command = () => [],
-  }: {
-    root: string;
-    store: string;
-    network: string;
-    command?: (index: number) => string[];
-  },
+  { root, store, network }: { root: string; store: string; network: string },
 ): Promise<Workers> {
   const server = await startRingServer(task.workers);
   const all: Worker[] = [];
@@ -71,65 +63,11 @@ export async function startWorkers(
 
   const start = (index: number): Worker => {
     const pod = `${task.run}-${index}-${started++}`;
-    const folder = join(root, 'pods', pod);
-    mkdirSync(folder, { recursive: true });
     const address = `${network}.${started}`;
-    const [token, termination] = [join(folder, 'token'), join(folder, 'termination')];
-    writeFileSync(token, pod);
     server.admit({ pod, index, address });
-    const [program, ...words] = [...command(index), process.execPath, MAIN, 'train'];
-    const child = spawn(program!, words, {
-      stdio: ['ignore', 'ignore', 'pipe'],
-      env: {
-        PATH: process.env.PATH,
-        FOVEA_TASK: JSON.stringify({ kind: 'train', ...task }),
-        FOVEA_STORE: store,
-        FOVEA_SCRATCH: join(folder, 'scratch'),
-        FOVEA_INTAKE: server.url,
-        FOVEA_INTAKE_TOKEN_FILE: token,
-        FOVEA_TERMINATION_LOG: termination,
-        POD_IP: address,
-      },
-    });
-    const health = async () => {
-      const response = await fetch(`http://${address}:8080/healthz`, { signal: AbortSignal.timeout(5000) }).catch(
-        () => undefined,
-      );
-      return response?.ok ? ((await response.json()) as Health) : undefined;
-    };
-    const closed = new Promise<number | null>((resolve) => child.on('close', resolve));
-    const ended = Promise.all([closed, text(child.stderr!)]).then(([exitCode, stderr]) => {
-      let message: TerminationMessage = {};
-      try {
-        message = TerminationMessage.parse(JSON.parse(readFileSync(termination, 'utf8')));
-      } catch {
-        // killed: it left no last word
-      }
-      return { exitCode, termination: message, stderr };
-    });
-    const worker: Worker = {
-      pod,
-      index,
-      child,
-      ended,
-      health,
-      async kill() {
-        const engine = (await health())?.pid;
-        child.kill('SIGKILL');
-        if (engine) kill(engine);
-        await ended;
-      },
-      async killEngine() {
-        const { pid } = await eventually(async () => {
-          const now = await health();
-          return now?.pid ? now : undefined;
-        });
-        kill(pid!);
-        return pid!;
-      },
-    };
-    all[index] = worker;
-    return worker;
+    const trainer = startTrainer(task, { root, store, address, pod, intake: server.url });
+    all[index] = { ...trainer, pod, index };
+    return all[index];
   };
 
   for (let index = 0; index < task.workers; index++) start(index);
@@ -151,6 +89,74 @@ export async function startWorkers(
     async close() {
       await Promise.all(all.map((worker) => (worker.child.exitCode === null ? worker.kill() : undefined)));
       server.close();
+    },
+  };
+}
+
+/** Starts `train` as a pod would, at an address of its own. */
+export function startTrainer(
+  task: object,
+  options: {
+    root: string;
+    store: string;
+    address: string;
+    pod?: string;
+    /** Absent: the pod has none. */
+    intake?: string;
+    /** In bash, in which "$@" is the trainer's command line. */
+    command?: string;
+  },
+): Trainer {
+  const { root, store, address, pod = address, intake, command = 'exec "$@"' } = options;
+  const folder = join(root, 'pods', pod);
+  mkdirSync(folder, { recursive: true });
+  const [token, termination] = [join(folder, 'token'), join(folder, 'termination')];
+  writeFileSync(token, pod);
+  const child = spawn('/bin/bash', ['-c', command, 'bash', process.execPath, MAIN, 'train'], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+    env: {
+      PATH: process.env.PATH,
+      FOVEA_TASK: JSON.stringify({ kind: 'train', ...task }),
+      FOVEA_STORE: store,
+      FOVEA_SCRATCH: join(folder, 'scratch'),
+      FOVEA_TERMINATION_LOG: termination,
+      POD_IP: address,
+      ...(intake && { FOVEA_INTAKE: intake, FOVEA_INTAKE_TOKEN_FILE: token }),
+    },
+  });
+  const health = async () => {
+    const response = await fetch(`http://${address}:8080/healthz`, { signal: AbortSignal.timeout(5000) }).catch(
+      () => undefined,
+    );
+    return response?.ok ? ((await response.json()) as Health) : undefined;
+  };
+  const closed = new Promise<number | null>((resolve) => child.on('close', resolve));
+  const ended = Promise.all([closed, text(child.stderr)]).then(([exitCode, stderr]) => {
+    let message: TerminationMessage = {};
+    try {
+      message = TerminationMessage.parse(JSON.parse(readFileSync(termination, 'utf8')));
+    } catch {
+      // killed: it left no last word
+    }
+    return { exitCode, termination: message, stderr };
+  });
+  return {
+    child,
+    ended,
+    health,
+    async kill() {
+      const engine = (await health())?.pid;
+      child.kill('SIGKILL');
+      if (engine) kill(engine);
+      await ended;
+    },
+    async killEngine() {
+      const { pid } = await eventually(async () => {
+        const now = await health();
+        return now?.pid ? now : undefined;
+      });
+      kill(pid!);
+      return pid!;
     },
   };
 }

@@ -4,11 +4,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { type Progress, TrainTask } from '../../trainer-image/contract.ts';
+import { EXIT, type Progress, TrainTask } from '../../trainer-image/contract.ts';
 import { TrainerError, UserError } from '../../trainer-image/errors.ts';
 import { openStore } from '../../trainer-image/store.ts';
 import { run } from '../../trainer-image/train/command.ts';
 import { decodeModel } from '../../trainer-image/train/model-file.ts';
+import { eventually } from '../eventually.ts';
+import { startTrainer } from '../workers.ts';
 import { packBars } from './bars-dataset.ts';
 
 const it = suite('a training run');
@@ -170,6 +172,40 @@ it('fails for good on what the user must change, and says what', async () => {
     assert.is(error.name, reason);
     assert.match(error.message, message);
   }
+});
+
+it('saves within an epoch once the seconds since the last checkpoint are over', async () => {
+  const checkpoints = { everyEpochs: 100_000, everySeconds: 10 };
+  const task = taskOf('by-seconds', { epochs: 100_000 }, { checkpoints });
+  const trainer = startTrainer(task, { root, store: store.root, address: '127.91.7.2' });
+  const { savedStep } = await eventually(async () => {
+    const health = await trainer.health();
+    return health?.savedStep === undefined ? undefined : health;
+  });
+  trainer.child.kill('SIGTERM');
+  assert.is((await trainer.ended).exitCode, EXIT.INTERRUPTED);
+  const stepsPerEpoch = Math.floor(70 / 16);
+  assert.ok(savedStep! % stepsPerEpoch > 0, `step ${savedStep}`);
+});
+
+it('goes on without checkpoints when the store has no room for them', async () => {
+  // In KiB of one file: enough for a model, not for a state, which has the optimizer's too.
+  const limit = { root, store: store.root, command: 'ulimit -f 1500; exec "$@"' };
+  const task = taskOf('no-room');
+  const { exitCode, termination, stderr } = await startTrainer(task, { ...limit, address: '127.91.7.3' }).ended;
+  assert.is(exitCode, EXIT.DONE, stderr);
+  assert.equal(termination.result, undisturbed.result);
+});
+
+it('fails, to be tried again, when the store has no room for the model', async () => {
+  const limit = { root, store: join(root, 'full'), command: 'ulimit -f 600; exec "$@"' };
+  const full = await openStore(limit.store);
+  const digest = await packBars(full, { train: 70, validation: 20, test: 4 });
+  const task = taskOf('full', { epochs: 2 }, { dataset: { digest } });
+  const { exitCode, termination } = await startTrainer(task, { ...limit, address: '127.91.7.4' }).ended;
+  assert.is(exitCode, EXIT.FAILURE);
+  assert.is(termination.failure?.reason, 'StoreFull');
+  assert.match(termination.failure!.message, /no space left at .*full.*: free some, or enlarge the volume/);
 });
 
 it('trains without a validation split, and the last epoch is the best', async () => {

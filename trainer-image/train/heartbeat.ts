@@ -36,7 +36,7 @@ export function startHeartbeat(
   status: Status,
   { reporter, stackAfterSeconds, stackAt }: { reporter: Reporter; stackAfterSeconds: number; stackAt: string },
 ): Heartbeat {
-  let reportedAt = 0;
+  let reportedAt = Date.now();
   let stack: string | undefined;
   /** The stack of this standstill was asked for. */
   let asked = false;
