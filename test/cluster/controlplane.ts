@@ -36,6 +36,8 @@ export interface ControlPlane extends AsyncDisposable {
   kubeconfig: string;
   /** URL of the API server. */
   server: string;
+  /** URL of etcd. */
+  etcd: string;
   /** Access with the rights of the kubeconfig's user. */
   admin: Access;
   /** Access and kubeconfig file for a user of that name and group, who has the rights that RBAC gives them. */
@@ -128,6 +130,7 @@ async function startIn(dir: string, kube: string, options: ControlPlaneOptions):
     dir,
     kubeconfig: kubeconfigFile(dir, 'admin'),
     server,
+    etcd: `https://127.0.0.1:${layout.ports.etcd}`,
     admin: await accessOf(dir, 'admin', server),
     async userOf(subject) {
       const access = await accessFor(dir, subject, server);

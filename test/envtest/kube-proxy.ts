@@ -18,6 +18,8 @@ export type Fault =
   | { type: 'LoseAnswer' }
   /** The answer comes so many ms later. */
   | { type: 'Delay'; ms: number }
+  /** A watch begins well, and its first event is this error, as the server says what it found out too late. */
+  | { type: 'ErrorEvent'; code: number; reason: string }
   /** The proxy answers with this code itself. */
   | { type: 'Answer'; code: number; reason: string; retryAfterSeconds?: number };
 
@@ -28,10 +30,12 @@ export interface FaultProxy extends AsyncDisposable {
   fault: (request: { method: string; url: string; isWatch: boolean }) => Fault | undefined;
   /** Requests so far. */
   requests: number;
+  /** Requests that the server did not answer, or not to the end, by itself. */
+  unanswered: number;
   /** Watches open now. */
   watches(): number;
-  /** Breaks the open watches; `how` leaves some. */
-  cut(which?: () => boolean): void;
+  /** Breaks the open watches that `which` chooses; says how many. */
+  cut(which?: () => boolean): number;
 }
 
 export async function startFaultProxy(upstream: Access): Promise<FaultProxy> {
@@ -50,7 +54,12 @@ export async function startFaultProxy(upstream: Access): Promise<FaultProxy> {
     const fault = proxy.fault({ method: request.method ?? '', url, isWatch });
     if (fault?.type === 'Hold') request.resume();
     else if (fault?.type === 'Refuse') response.destroy();
-    else if (fault?.type === 'Answer') {
+    else if (fault?.type === 'ErrorEvent') {
+      const { code, reason } = fault;
+      const object = { kind: 'Status', apiVersion: 'v1', code, reason, message: 'a fault of the test' };
+      response.writeHead(200, { 'content-type': 'application/json' });
+      response.end(`${JSON.stringify({ type: 'ERROR', object })}\n`);
+    } else if (fault?.type === 'Answer') {
       const { code, reason, retryAfterSeconds } = fault;
       response.writeHead(code, {
         'content-type': 'application/json',
@@ -74,7 +83,10 @@ export async function startFaultProxy(upstream: Access): Promise<FaultProxy> {
         const answer = () => {
           response.writeHead(incoming.statusCode ?? 502, incoming.headers);
           response.flushHeaders();
-          incoming.on('error', () => response.destroy());
+          incoming.on('error', () => {
+            if (!response.destroyed) proxy.unanswered += 1;
+            response.destroy();
+          });
           incoming.pipe(response);
         };
         if (fault?.type === 'Delay') setTimeout(answer, fault.ms);
@@ -86,7 +98,10 @@ export async function startFaultProxy(upstream: Access): Promise<FaultProxy> {
       open.delete(response);
       outgoing.destroy();
     });
-    outgoing.on('error', () => response.destroy());
+    outgoing.on('error', () => {
+      if (!response.destroyed && !response.headersSent) proxy.unanswered += 1;
+      response.destroy();
+    });
     request.pipe(outgoing);
   }
 
@@ -101,9 +116,12 @@ export async function startFaultProxy(upstream: Access): Promise<FaultProxy> {
     config,
     fault: () => undefined,
     requests: 0,
+    unanswered: 0,
     watches: () => open.size,
     cut(which = () => true) {
-      for (const response of open) if (which()) response.destroy();
+      const chosen = [...open].filter(which);
+      for (const response of chosen) response.destroy();
+      return chosen.length;
     },
     async [Symbol.asyncDispose]() {
       server.closeAllConnections();
