@@ -2,12 +2,14 @@
 import { argv, exit } from 'node:process';
 import { benchGateway } from './gateway.ts';
 import { benchScale } from './scale.ts';
+import { benchServing } from './serving.ts';
 import { benchStep } from './step.ts';
 import { benchSurvivors } from './survivors.ts';
 
 const BENCHES: Record<string, { what: string; run: () => Promise<boolean> }> = {
   gateway: { what: 'requests through the gateway, against straight to a predictor', run: benchGateway },
   scale: { what: 'two ranks of one core each, training together against apart', run: benchScale },
+  serving: { what: '10,000 requests while the model and the replicas change', run: benchServing },
   step: { what: 'one training step of ResNet-18 on one core, against PyTorch', run: benchStep },
   survivors: { what: '25 training jobs with 4 killed workers each', run: benchSurvivors },
 };
