@@ -39,7 +39,7 @@ const start = (run: string, place: Place, workers: number, seed: number, network
   startWorkers(taskOf(run, place, workers, seed) as never, { root: place.root, store: place.store.root, network });
 
 /** The result that all workers ended with. */
-export function commonResult(endings: readonly Ending[]): TrainResult {
+function commonResult(endings: readonly Ending[]): TrainResult {
   const [first] = endings;
   for (const { exitCode, termination, stderr } of endings) {
     if (exitCode !== 0) throw new Error(`a worker ended with ${exitCode}:\n${stderr}`);
@@ -50,7 +50,7 @@ export function commonResult(endings: readonly Ending[]): TrainResult {
   return first!.termination.result as TrainResult;
 }
 
-export const digestsOf = (result: TrainResult) => result.checkpoints.map(({ digest }) => digest).join(' ');
+const digestsOf = (result: TrainResult) => result.checkpoints.map(({ digest }) => digest).join(' ');
 
 /** The digests of an undisturbed run. */
 export async function undisturbed(place: Place, workers: number, seed: number, network: string): Promise<string> {

@@ -40,7 +40,7 @@ const NODES: Resource = { group: '', version: 'v1', plural: 'nodes', kind: 'Node
 /** Seconds; the node controller gives a node up after 50. */
 const HEARTBEAT = 10;
 
-export function taskOf(pod: V1Pod): Task | undefined {
+function taskOf(pod: V1Pod): Task | undefined {
   const value = pod.spec?.containers.find(({ name }) => name === CONTAINER)?.env?.find(({ name }) => name === ENV.TASK);
   return value?.value === undefined ? undefined : Task.parse(JSON.parse(value.value));
 }

@@ -4,7 +4,7 @@
  */
 
 /** Bytes of a header: magic, kind, operation, step, offset, length (little endian). */
-export const HEADER_BYTES = 24;
+const HEADER_BYTES = 24;
 /** Most bytes of a payload. Smaller pieces travel round the ring sooner, larger ones cost fewer calls. */
 export const PIECE_BYTES = 256 * 1024;
 const MAGIC = 0x46_4f_56_52;
@@ -36,7 +36,7 @@ export function encodeHeader({ kind, operation, step, offset, length }: Header):
 }
 
 /** @throws Error if these are no header, or one of a payload that is too long */
-export function decodeHeader(bytes: Buffer): Header {
+function decodeHeader(bytes: Buffer): Header {
   if (bytes.readUInt32LE(0) !== MAGIC) throw new Error('sent what is no frame of a ring');
   const kind = bytes.readUInt16LE(4) as Kind;
   if (!Object.values(KIND).includes(kind)) throw new Error(`sent a frame of unknown kind ${kind}`);

@@ -43,10 +43,7 @@ it('says so when it waits for an event, and can be asked again', async () => {
 });
 
 it('names what its threads wait for when it runs no JavaScript', async () => {
-  await stackOf(
-    "require('node:fs').readSync(0, Buffer.alloc(1));",
-    /native code(.|\n)*\d+ × MainThread: S/u,
-  );
+  await stackOf("require('node:fs').readSync(0, Buffer.alloc(1));", /native code(.|\n)*\d+ × MainThread: S/u);
   await stackOf('setInterval(() => {}, 1e6);', /T \(stopped\)/, (pid) => process.kill(pid, 'SIGSTOP'));
 });
 
