@@ -280,6 +280,20 @@ it('does not ask again at once when each watch ends at once', () =>
     assert.ok(server.count(WATCH) - before <= 5, `${server.count(WATCH) - before} watches in a second`);
   }));
 
+it('waits with a watch as long as an overloaded server asks', () =>
+  withReflector(async ({ server, equal }) => {
+    const times: number[] = [];
+    server.intercept = (request, response) => {
+      if (!WATCH.test(request.url ?? '')) return false;
+      times.push(performance.now());
+      return times.length === 1 && refuse(response, 429, { reason: 'TooManyRequests' }, { 'retry-after': '1' });
+    };
+    server.cut();
+    server.put('a');
+    await until(equal, 'the cache equals the server');
+    assert.ok(times[1] - times[0] >= 990, `${times[1] - times[0]} ms`);
+  }));
+
 it('starts over with one whole list when the pages take longer than the server remembers', () =>
   withReflector(
     async ({ server, reflector }) => {

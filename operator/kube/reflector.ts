@@ -201,7 +201,9 @@ async function follow<T extends KubeObject>(
   /** The last watch did not end as it should. */
   let doubtful = false;
   while (!signal.aborted) {
-    let started = performance.now();
+    /** When the watch began; a list that fails late has not shown that anything is well. */
+    let started: number | undefined;
+    let asked = 0;
     try {
       if (position !== undefined && doubtful && (await isBehind(position))) position = undefined;
       if (position === undefined) {
@@ -217,10 +219,14 @@ async function follow<T extends KubeObject>(
       doubtful = true;
       onError(error);
       if (isGone(error)) position = undefined;
+      if (error instanceof ApiError) asked = (error.retryAfterSeconds ?? 0) * 1000;
     }
     // A watch that ends soon, again and again, is a failure too, whatever it says.
-    failures = performance.now() - started < HEALTHY ? failures + 1 : 0;
-    if (failures > 0) await delay(backoff(failures, RETRY.base, RETRY.cap), undefined, { signal }).catch(() => {});
+    const held = started === undefined ? 0 : performance.now() - started;
+    failures = held < HEALTHY ? failures + 1 : 0;
+    const wait = failures > 0 ? backoff(failures, RETRY.base, RETRY.cap) : 0;
+    const ms = Math.max(wait, Math.min(asked, RETRY.cap));
+    if (ms > 0) await delay(ms, undefined, { signal }).catch(() => {});
   }
 }
 
