@@ -25,7 +25,6 @@ const LONGEST = 8 * 2 ** 20;
 const GATEWAY_PORT = 8080;
 
 interface Reading {
-  /** performance.now() */
   at: number;
   text: string | undefined;
 }
@@ -59,9 +58,16 @@ export interface LoadBoardOptions {
   namespace: string;
   /** Called when the gateway's pods could not be listed or watched, and it is tried again. */
   onError: (error: unknown) => void;
+  /** Milliseconds on a clock that only goes forward. Default: performance.now. */
+  now?: () => number;
 }
 
-export function createLoadBoard({ client, namespace, onError }: LoadBoardOptions): LoadBoard {
+export function createLoadBoard({
+  client,
+  namespace,
+  onError,
+  now = () => performance.now(),
+}: LoadBoardOptions): LoadBoard {
   const measured = new Map<string, Measured>();
   const readings = new Map<string, { at: number; reading: Promise<Reading> }>();
   let gateways: Reflector<V1Pod & KubeObject> | undefined;
@@ -78,12 +84,12 @@ export function createLoadBoard({ client, namespace, onError }: LoadBoardOptions
   }
 
   function metricsOf(origin: string): Promise<Reading> {
-    const now = performance.now();
+    const asked = now();
     const known = readings.get(origin);
-    if (known && now - known.at < FRESH) return known.reading;
-    const reading = readMetrics(origin).then((text) => ({ at: performance.now(), text }));
-    readings.set(origin, { at: now, reading });
-    for (const [other, { at }] of readings) if (now - at > 60 * FRESH) readings.delete(other);
+    if (known && asked - known.at < FRESH) return known.reading;
+    const reading = readMetrics(origin).then((text) => ({ at: now(), text }));
+    readings.set(origin, { at: asked, reading });
+    for (const [other, { at }] of readings) if (asked - at > 60 * FRESH) readings.delete(other);
     return reading;
   }
 
@@ -94,7 +100,7 @@ export function createLoadBoard({ client, namespace, onError }: LoadBoardOptions
       const entry: Measured = known?.uid === uid ? known : { uid, samples: [], totals: new Map() };
       measured.set(key, entry);
       const latest = entry.samples.at(-1);
-      if (latest && performance.now() - latest.at < FRESH) return entry.samples;
+      if (latest && now() - latest.at < FRESH) return entry.samples;
 
       const selector = `namespace="${of}",service="${name}"`;
       const pods = gatewayPods();
@@ -102,13 +108,13 @@ export function createLoadBoard({ client, namespace, onError }: LoadBoardOptions
       const atGateways = carrying.map(async (pod) => {
         const { at, text } = await metricsOf(originOf(pod, portNamed(pod, 'http') ?? GATEWAY_PORT));
         if (text === undefined) return undefined;
-        const now = sumOf(text, 'fovea_gateway_requests_in_flight', selector);
+        const present = sumOf(text, 'fovea_gateway_requests_in_flight', selector);
         const total = { at, seconds: sumOf(text, 'fovea_gateway_request_seconds_total', selector) };
         const before = entry.totals.get(pod.metadata?.uid ?? '');
         entry.totals.set(pod.metadata?.uid ?? '', total);
         const passed = before && (total.at - before.at) / 1000;
         // Over the time since the last reading, where there was one of this pod and it counts from the same start.
-        return passed && total.seconds >= before.seconds ? (total.seconds - before.seconds) / passed : now;
+        return passed && total.seconds >= before.seconds ? (total.seconds - before.seconds) / passed : present;
       });
       const inPredictors = predictors.filter(isReady).map(async (pod) => {
         const { text } = await metricsOf(originOf(pod, PREDICTOR_PORT));
@@ -117,11 +123,13 @@ export function createLoadBoard({ client, namespace, onError }: LoadBoardOptions
       const [gateway, waiting] = await Promise.all([Promise.all(atGateways), Promise.all(inPredictors)]);
       const sum = (values: (number | undefined)[]) => values.reduce<number>((total, value) => total + (value ?? 0), 0);
       const sample = {
-        at: performance.now(),
+        at: now(),
         pending: Math.max(sum(gateway), sum(waiting)),
         // Where there is a gateway and none of its pods is ready, requests are held up before they can be counted.
         complete: ![...gateway, ...waiting].includes(undefined) && (carrying.length > 0 || pods?.length === 0),
       };
+      const uids = new Set(carrying.map((pod) => pod.metadata?.uid));
+      for (const uid of entry.totals.keys()) if (!uids.has(uid)) entry.totals.delete(uid);
       entry.samples = sinceBefore([...entry.samples, sample], sample.at - seconds * 1000);
       return entry.samples;
     },

@@ -13,7 +13,7 @@ import { type OperatorOptions, planRun, type RunKind } from '../plan/run.ts';
 import { claimName } from '../plan/store.ts';
 import { type Input, inputOf, type RunObject } from '../plan/target.ts';
 import { TRAINING_JOB, type TrainingJobResolved } from '../plan/trainingjob.ts';
-import { podsOf, working } from '../plan/workers.ts';
+import { hasEnded, podsOf, working } from '../plan/workers.ts';
 import { createOnce, remove, writeStatus } from './apply.ts';
 import type { LoadBoard } from './load.ts';
 import type { ProgressBoard } from './progress.ts';
@@ -55,7 +55,7 @@ async function reconcile<Object extends RunObject, Resolved>(
   const jobs = owned(world.jobs).filter((job) =>
     job.metadata?.ownerReferences?.some(({ uid }) => uid === object.metadata.uid),
   );
-  const pods = owned(world.pods);
+  const pods = await podsSeen(client, jobs, owned(world.pods));
   // Anybody may label a pod: what counts is that it is of a Job of ours.
   const workers = jobs.flatMap((job) => (job.metadata?.deletionTimestamp ? [] : working(podsOf(job, pods))));
   const uids = workers.map((pod) => pod.metadata?.uid ?? '');
@@ -91,6 +91,28 @@ async function reconcile<Object extends RunObject, Resolved>(
   for (const pod of plan.restart) await remove(client, PODS, pod as KubeObject);
   return plan.lookAgainSeconds === undefined ? undefined : { requeueAfterSeconds: plan.lookAgainSeconds };
 }
+
+/**
+ * The pods as far as they are known, and those of a finished Job as they are: the cache of pods may be behind that of Jobs, and a
+ * result not seen yet must not be taken for one that is lost.
+ */
+async function podsSeen(client: Client, jobs: readonly V1Job[], cached: V1Pod[]): Promise<V1Pod[]> {
+  let pods = cached;
+  for (const job of jobs) {
+    const known = podsOf(job, cached);
+    if (!isFinished(job) || (known.length > 0 && known.every(hasEnded))) continue;
+    const { namespace, name, uid } = job.metadata ?? {};
+    const labelSelector = `batch.kubernetes.io/job-name=${name}`;
+    const { items } = await client.list<V1Pod & KubeObject>(PODS, { namespace, labelSelector });
+    const isOther = (pod: V1Pod) => pod.metadata?.ownerReferences?.every((owner) => owner.uid !== uid) ?? true;
+    pods = [...pods.filter(isOther), ...podsOf(job, items)];
+  }
+  return pods;
+}
+
+const isFinished = ({ status }: V1Job) =>
+  status?.conditions?.some(({ type, status }) => (type === 'Complete' || type === 'Failed') && status === 'True') ??
+  false;
 
 const NOBODY: ReadonlySet<string> = new Set();
 

@@ -21,6 +21,13 @@ import { createStage } from './stage.ts';
 import { type Chronicle, openTimeline, type Timeline, TOLD } from './timeline.ts';
 
 const NAMESPACES: Resource = { group: '', version: 'v1', plural: 'namespaces', kind: 'Namespace', namespaced: false };
+const VOLUMES: Resource = {
+  group: '',
+  version: 'v1',
+  plural: 'persistentvolumes',
+  kind: 'PersistentVolume',
+  namespaced: false,
+};
 
 /** Seconds in which nothing may change any more before the end state is taken, undisturbed and as what was expected. */
 const QUIET = { undisturbed: 2, disturbed: 1 };
@@ -39,8 +46,8 @@ export interface Outcome {
   starts: Record<string, number>;
   /** What was wrong in itself, whatever is compared with. */
   wrong: string[];
-  /** The disturbance came about; false if the scenario was over before. */
-  disturbed: boolean;
+  /** The disturbance that came about, in words; undefined if the scenario was over before. */
+  disturbed: string | undefined;
   /** The operator's output. */
   log: string;
 }
@@ -107,12 +114,7 @@ async function runIn(
   for (const name of [namespace, ownNamespace]) {
     await client.create(NAMESPACES, { apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels } });
   }
-  await client.create(CLAIMS, {
-    apiVersion: 'v1',
-    kind: 'PersistentVolumeClaim',
-    metadata: { name: 'fovea-store', namespace },
-    spec: { accessModes: ['ReadWriteMany'], resources: { requests: { storage: '1Gi' } } },
-  } as KubeObject);
+  await bindStore(client, namespace);
 
   let operator: OperatorProcess | undefined;
   let away = false;
@@ -201,14 +203,39 @@ async function runIn(
     births: birthsIn(chronicle),
     starts: startsOf(ward, names.uids),
     wrong: [...wrong, ...ward.errors, ...lies(chronicle.moments, given)],
-    disturbed: fault?.happened() ?? false,
+    disturbed: fault?.happened() ? fault.what : undefined,
     log: await readFile(log, 'utf8').catch(() => ''),
   };
   kubelet.leave(namespace);
   for (const name of [namespace, ownNamespace]) await client.delete(NAMESPACES, undefined, name);
+  await client.delete(VOLUMES, undefined, namespace);
   timeline.forget(namespace);
   timeline.forget(ownNamespace);
   return outcome;
+}
+
+/** A claim with a volume: what a pod waits for otherwise is a trouble of its own. */
+async function bindStore(client: Client, namespace: string): Promise<void> {
+  const name = 'fovea-store';
+  const spec = { accessModes: ['ReadWriteMany'], storageClassName: '' };
+  const storage = '1Gi';
+  await client.create(VOLUMES, {
+    apiVersion: 'v1',
+    kind: 'PersistentVolume',
+    metadata: { name: namespace },
+    spec: { ...spec, capacity: { storage }, claimRef: { namespace, name }, hostPath: { path: '/nowhere' } },
+  } as KubeObject);
+  await client.create(CLAIMS, {
+    apiVersion: 'v1',
+    kind: 'PersistentVolumeClaim',
+    metadata: { name, namespace },
+    spec: { ...spec, volumeName: namespace, resources: { requests: { storage } } },
+  } as KubeObject);
+  const claim = () => client.get<KubeObject & { status?: { phase?: string } }>(CLAIMS, namespace, name);
+  await eventually(
+    async () => (await claim()).status?.phase === 'Bound',
+    () => 'the claim is bound',
+  );
 }
 
 /** All caches are followed, and if there is a Lease it is held. */

@@ -33,7 +33,16 @@ function plain(object: KubeObject, { namespace, uids, pods }: Names): Loose {
   for (const [name, generated] of pods) text = text.replaceAll(name, `${generated}*`);
   text = text.replaceAll(namespace, '<namespace>');
   text = text.replaceAll(/-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----(\\n)?/g, '<certificate>');
-  return JSON.parse(text);
+  // Objects in annotations and environment: the order of their keys says nothing.
+  return JSON.parse(text, (_, value) => (typeof value === 'string' && value.startsWith('{"') ? parsed(value) : value));
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text; // cut off
+  }
 }
 
 /** What is compared of an object. */

@@ -17,6 +17,8 @@ export interface Hands {
 }
 
 export interface Fault {
+  /** In words, as `the watch of pods stands still for 2.1 s from write 3 on`. */
+  what: string;
   rules: Rules;
   happened(): boolean;
   /** Resolves when the operator is undisturbed again. */
@@ -59,6 +61,7 @@ function killAt(n: number, moment: 'before' | 'after', late: boolean, hands: Han
     return 'lost';
   };
   return {
+    what: `killed ${moment} write ${n}${late ? ', and away for long' : ''}`,
     rules: { ...UNDISTURBED, [moment]: at },
     happened: () => restarting !== undefined,
     over: async () => restarting,
@@ -68,6 +71,7 @@ function killAt(n: number, moment: 'before' | 'after', late: boolean, hands: Han
 function freeze(at: number, plural: string, seconds: number): Fault {
   let thaw: Promise<void> | undefined;
   return {
+    what: `the watch of ${plural} stands still for ${seconds.toFixed(1)} s from write ${at} on`,
     rules: {
       ...UNDISTURBED,
       before: async (write) => {
@@ -85,6 +89,7 @@ function gap(at: number, plural: string, seconds: number, { proxy }: Hands): Fau
   let reading: 'pass' | 'refuse' | 'gone' = 'pass';
   let closed: Promise<void> | undefined;
   return {
+    what: `${plural} are not heard of for ${seconds.toFixed(1)} s from write ${at} on`,
     rules: {
       ...UNDISTURBED,
       before: async (write) => {
@@ -117,6 +122,7 @@ function travel(at: number, plural: string | undefined, back: number, seconds: n
   let present: Promise<void> | undefined;
   const isOld = (of: string) => past !== undefined && (plural === undefined || of === plural);
   return {
+    what: `killed after write ${at}; ${plural ?? 'everything'} is ${back} writes old for ${(seconds + 2).toFixed(1)} s`,
     rules: {
       ...UNDISTURBED,
       before: async (write) => {

@@ -110,7 +110,9 @@ function untrue(kind: string, { metadata, spec, status }: Object, truth: Truth):
         wrong.push(`history says that ${artifactDigest} was made, and it never was`);
       }
     }
-    if ((lastFailure || is('Failed')) && !truth.failed) wrong.push('it says that something failed, and nothing did');
+    if ((lastFailure?.exitCode || is('Failed')) && !truth.failed) {
+      wrong.push('it says that something failed, and nothing did');
+    }
     if (jobName && !truth.jobs.has(jobName)) wrong.push(`jobName is ${jobName}, which was never created`);
   } else {
     const { revisions = [] } = status;

@@ -11,7 +11,7 @@ import { parseArgs } from 'node:util';
 import { startControlPlane } from '../cluster/controlplane.ts';
 import { progressOn } from '../cluster/progress.ts';
 import { openArena } from './arena.ts';
-import { killSchedules, runSchedules, staleSchedules } from './campaign.ts';
+import { emptyCampaign, killSchedules, runSchedules, staleSchedules, summaryOf } from './campaign.ts';
 import { kubeStorm } from './kube.ts';
 import { SCENARIOS } from './scenarios.ts';
 import { MODES, parseSchedule, type Schedule } from './schedule.ts';
@@ -68,16 +68,21 @@ try {
   usage((error as Error).message);
 }
 
-const stopping = new AbortController();
-process.once('SIGINT', () => stopping.abort());
+const campaign = emptyCampaign();
+// The control plane gets the signal too, so nothing can go on.
+process.once('SIGINT', () => {
+  console.log(`\n${summaryOf(campaign)}`);
+  exit(130);
+});
 
 await using arena = await openArena();
-const progress = progressOn(stderr);
-const options = { arena, progress, width: Number(values.width), signal: stopping.signal };
-const campaign = named
-  ? await runSchedules(options, [...new Set(named.map(({ scenario }) => scenario))], () => named)
+const options = { arena, progress: progressOn(stderr), width: Number(values.width) };
+const choose = named
+  ? () => named
   : form === 'kill'
-    ? await runSchedules(options, scenarios, killSchedules)
-    : await runSchedules(options, scenarios, staleSchedules(Number(values.seed), Number(values.schedules)));
-console.log(campaign.summary);
+    ? killSchedules
+    : staleSchedules(Number(values.seed), Number(values.schedules));
+const affected = named ? [...new Set(named.map(({ scenario }) => scenario))] : scenarios;
+await runSchedules(campaign, options, affected, choose);
+console.log(summaryOf(campaign));
 process.exitCode = campaign.diverged.length > 0 ? 1 : 0;

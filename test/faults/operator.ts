@@ -39,7 +39,7 @@ export function startOperator({ kubeconfig, namespace, ownNamespace, log }: Oper
       FOVEA_INTAKE_URL: 'https://127.0.0.1:8443',
       FOVEA_GATEWAY_URL: 'http://gateway.invalid:8080',
       FOVEA_TRAINER_IMAGE: 'fovea/trainer:play',
-      LOG_LEVEL: 'debug',
+      LOG_LEVEL: 'info',
     },
   });
   closeSync(output);

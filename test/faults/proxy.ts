@@ -129,8 +129,10 @@ export async function startRecordingProxy(upstream: Access): Promise<RecordingPr
       const reading = proxy.rules.reading(target.plural, isWatch);
       if (reading === 'refuse') return void response.destroy();
       if (reading === 'gone') return gone(response);
-      const at = isWatch ? undefined : proxy.rules.listedAt(target.plural);
-      if (at !== undefined && !url.searchParams.has('continue')) {
+      // Caches are filled in pages. What is listed at once is asked for because it must be new, which the server warrants.
+      const isPage = url.searchParams.has('limit') && !url.searchParams.has('continue');
+      const at = isPage ? proxy.rules.listedAt(target.plural) : undefined;
+      if (at !== undefined) {
         url.searchParams.set('resourceVersion', at);
         url.searchParams.set('resourceVersionMatch', 'Exact');
       }

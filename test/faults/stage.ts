@@ -124,12 +124,12 @@ export function createStage({ client, namespace, chronicle, kubelet, ward, ...on
       await chronicle.until(holds, what, PATIENCE);
     },
     ready: (kind) => stage.condition(kind, 'Ready', 'True'),
-    childless: (kind) =>
-      chronicle.until(
-        () => children(kind, 'Job', 'Deployment', 'Pod').length === 0,
-        () => `children of ${kind} gone`,
-        PATIENCE,
-      ),
+    childless: (kind) => {
+      const left = () => children(kind, 'Job', 'Deployment', 'Pod');
+      const what = () =>
+        `children of ${kind} gone; there are ${JSON.stringify(left().map(({ kind, metadata }) => ({ kind, metadata })))}`;
+      return chronicle.until(() => left().length === 0, what, PATIENCE);
+    },
     working: (kind) =>
       chronicle.until(
         () =>
