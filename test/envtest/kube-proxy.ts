@@ -32,6 +32,8 @@ export interface FaultProxy extends AsyncDisposable {
   requests: number;
   /** Requests that the server did not answer, or not to the end, by itself. */
   unanswered: number;
+  /** How long each watch that was asked for and has ended was open, in ms; 0 for one that never was. */
+  watched: number[];
   /** Watches open now. */
   watches(): number;
   /** Breaks the open watches that `which` chooses; says how many. */
@@ -51,6 +53,10 @@ export async function startFaultProxy(upstream: Access): Promise<FaultProxy> {
     proxy.requests += 1;
     const url = request.url ?? '';
     const isWatch = url.includes('watch=true');
+    const asked = performance.now();
+    if (isWatch) {
+      response.on('close', () => proxy.watched.push(response.headersSent ? performance.now() - asked : 0));
+    }
     const fault = proxy.fault({ method: request.method ?? '', url, isWatch });
     if (fault?.type === 'Hold') request.resume();
     else if (fault?.type === 'Refuse') response.destroy();
@@ -117,6 +123,7 @@ export async function startFaultProxy(upstream: Access): Promise<FaultProxy> {
     fault: () => undefined,
     requests: 0,
     unanswered: 0,
+    watched: [],
     watches: () => open.size,
     cut(which = () => true) {
       const chosen = [...open].filter(which);

@@ -21,6 +21,8 @@ const NAMESPACES: Resource = { group: '', version: 'v1', plural: 'namespaces', k
 const SELECTOR = 'app=storm';
 /** Followed by one cache over all namespaces, and by one with a watch for each. */
 const SPACES = ['a', 'b'] as const;
+/** ms: a watch that held about so long makes the next failure a first one. */
+const HELD = 9_900;
 /** Names in each namespace. */
 const NAMES = 40;
 
@@ -195,6 +197,8 @@ export interface Storm {
   faults: number;
   restarts: number;
   requests: number;
+  /** Of these, to a server that was away. */
+  unanswered: number;
   relists: number;
   seconds: number;
 }
@@ -217,12 +221,10 @@ async function carryOut(plane: ControlPlane, seed: number, steps: readonly Step[
   const direct = await connect(loadConfig(plane.kubeconfig));
   await using proxy = await startFaultProxy(plane.admin);
   const client = await connect(proxy.config);
-  const storm: Storm = { seed, writes: 0, faults: 0, restarts: 0, requests: 0, relists: 0, seconds: 0 };
+  const storm: Storm = { seed, writes: 0, faults: 0, restarts: 0, requests: 0, unanswered: 0, relists: 0, seconds: 0 };
   const waiting: Extract<Step, { type: 'fault' }>[] = [];
   /** Tries that ended in a fault, each of which is a reason to ask again. */
   let broken = 0;
-  /** Seconds in which no server was there. */
-  let away = 0;
   let restarting: Promise<void> = Promise.resolve();
 
   const spaces = SPACES.map((space) => `storm-${seed}-${space}`);
@@ -262,10 +264,7 @@ async function carryOut(plane: ControlPlane, seed: number, steps: readonly Step[
       storm.faults += 1;
     } else if (step.type === 'restart') {
       await restarting;
-      const since = performance.now();
-      restarting = plane.restart('kube-apiserver').then(() => {
-        away += (performance.now() - since) / 1000;
-      });
+      restarting = plane.restart('kube-apiserver');
       storm.restarts += 1;
       storm.faults += 1;
     } else {
@@ -299,21 +298,36 @@ async function carryOut(plane: ControlPlane, seed: number, steps: readonly Step[
     }
     storm.seconds = (performance.now() - started) / 1000;
     storm.requests = proxy.requests;
+    storm.unanswered = proxy.unanswered;
     storm.relists = followers.reduce((sum, { relists }) => sum + relists, 0);
     // Whoever asks has a reason: it begins (a list, a watch), or something broke (where the server is, a list, a watch).
     const reasons = broken + proxy.unanswered;
     const most = 2 * loops + 3 * reasons;
     assert.ok(storm.requests <= most, `${storm.requests} requests for ${reasons} reasons`);
-    // A server that is away is asked ever less often: a loop tries some 7 times in the first 10 s and then once in 5 s at the
-    // most, and a try is a list of four requests. A watch that breaks when a server goes is one more for each.
-    const tries = loops * (4 * (7 * storm.restarts + away / 5) + storm.restarts);
-    assert.ok(proxy.unanswered <= tries, `${proxy.unanswered} requests to a server that was away for ${away} s`);
+    // And the more often something breaks, the longer each loop waits, until a watch has held: a try is a watch at the most, and
+    // two lists of four requests each.
+    const held = proxy.watched.filter((ms) => ms >= HELD).length;
+    const tries = loops * triesWithin(storm.seconds) + held * triesWithin(HELD / 1000);
+    assert.ok(
+      proxy.watched.length <= tries,
+      `${proxy.watched.length} watches in ${storm.seconds} s, ${held} of which held`,
+    );
+    assert.ok(proxy.unanswered <= 9 * tries, `${proxy.unanswered} requests without an answer in ${storm.seconds} s`);
     return storm;
   } finally {
     await restarting.catch(() => {});
     await Promise.all(followers.map((follower) => follower.stop()));
     await client.close();
     await direct.close();
+  }
+}
+
+/** How often a loop may try in so many seconds: its n-th wait is at least 0.1 · 2^(n−1) s, but no more than 5 s. */
+function triesWithin(seconds: number): number {
+  let tries = 1;
+  for (let passed = 0; ; tries++) {
+    passed += Math.min(5, 0.1 * 2 ** (tries - 1));
+    if (passed > seconds) return tries;
   }
 }
 
