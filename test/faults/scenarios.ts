@@ -95,8 +95,11 @@ const failure =
     await supplied(stage, kind);
     stage.begin();
     await stage.apply(kind, merged(SPECS[kind], CHANGES[kind].bad));
-    if (kind === 'inferenceServices') await stage.condition(kind, 'Ready', 'Unknown', 'CrashLoopBackOff');
-    else await stage.condition(kind, 'Stalled', 'True');
+    if (kind === 'inferenceServices') {
+      // A revision that never gets ready is no end: it stays in the making until the spec changes.
+      await stage.condition(kind, 'Available', 'False');
+      await stage.working(kind);
+    } else await stage.condition(kind, 'Stalled', 'True');
     await stage.patch(kind, { spec: CHANGES[kind].other });
     await stage.ready(kind);
   };
