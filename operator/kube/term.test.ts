@@ -30,7 +30,7 @@ it('ends by itself when nobody asks, and not before a deadline that was moved', 
   const moved = performance.now() + 40;
   term.extend(moved);
   await until(() => term.signal.aborted, 'it ends');
-  assert.ok(performance.now() >= moved - 1);
+  assert.ok(performance.now() >= moved - 2, 'a timer may be a little early');
 });
 
 it('stays over', () => {

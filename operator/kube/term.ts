@@ -59,7 +59,7 @@ export class Term {
   }
 
   #arm(): NodeJS.Timeout {
-    return setTimeout(() => this.end(LATE), this.#deadline - performance.now());
+    return setTimeout(() => this.end(LATE), Math.ceil(this.#deadline - performance.now()));
   }
 }
 
