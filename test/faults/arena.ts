@@ -140,7 +140,7 @@ async function runIn(
   }
   const fault =
     disturbed &&
-    disturb(disturbed.schedule, disturbed.expected.writes.length, {
+    disturb(disturbed.schedule, {
       proxy,
       kill,
       start: () => void (stopped || start()),
@@ -281,7 +281,9 @@ async function observe(
   const objects: KubeObject[] = [];
   for (const resource of TOLD) objects.push(...(await client.list<KubeObject>(resource, { namespace })).items);
   const secrets = await client.list<KubeObject>(SECRETS, { namespace: ownNamespace });
-  return endState([...objects, ...secrets.items], namesIn(namespace, chronicle));
+  // A pod that is told to go does so in its own time.
+  const staying = objects.filter(({ kind, metadata }) => kind !== 'Pod' || !metadata?.deletionTimestamp);
+  return endState([...staying, ...secrets.items], namesIn(namespace, chronicle));
 }
 
 /** Resolves when the chronicle has the newest version of all that is there. */

@@ -2,7 +2,7 @@
 import type { Progress } from '../cluster/progress.ts';
 import { randomOf } from '../envtest/kube-proxy.ts';
 import { type Arena, divergences, type Outcome } from './arena.ts';
-import { formatSchedule, MODES, type Mode, type Schedule } from './schedule.ts';
+import { formatSchedule, MODES, type Mode, type Schedule, VARIANTS } from './schedule.ts';
 
 export interface CampaignOptions {
   arena: Arena;
@@ -53,11 +53,12 @@ export function killSchedules(scenario: string, writes: number): Schedule[] {
 /** So many for each scenario, by a seed. */
 export const staleSchedules =
   (seed: number, count: number) =>
-  (scenario: string): Schedule[] => {
+  (scenario: string, writes: number): Schedule[] => {
     const random = randomOf(seed);
     return Array.from({ length: count }, (_, i) => {
       const modes = modesOf('stale');
-      return { scenario, mode: modes[i % modes.length], n: 1 + Math.floor(random() * 1_000_000) };
+      const n = VARIANTS * (1 + Math.floor(random() * writes)) + Math.floor(random() * VARIANTS);
+      return { scenario, mode: modes[i % modes.length], n };
     });
   };
 

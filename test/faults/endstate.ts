@@ -66,7 +66,7 @@ function reduced(kind: string, { metadata, spec, status, type }: Loose): unknown
     case 'Deployment':
       return { metadata: rest, spec, status: { replicas: status?.replicas, readyReplicas: status?.readyReplicas } };
     case 'Pod':
-      return { phase: status?.phase, deleting: metadata.deletionTimestamp !== undefined };
+      return { phase: status?.phase };
     case 'Secret':
       return { type };
     default:

@@ -1,8 +1,8 @@
-/** What a schedule does to the operator, and when: at writes, and from there by numbers that come from its n. */
+/** What a schedule does to the operator, and when: at writes, and for how long. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { randomOf } from '../envtest/kube-proxy.ts';
 import { type RecordingProxy, type Rules, UNDISTURBED } from './proxy.ts';
-import type { Schedule } from './schedule.ts';
+import { type Schedule, VARIANTS } from './schedule.ts';
 import { TOLD } from './timeline.ts';
 
 export interface Hands {
@@ -28,9 +28,8 @@ export interface Fault {
 /** Seconds that what is stale stays so: a few reconciles on it come about. */
 const STALE = { least: 1, most: 4 };
 
-/** @param writes how many there are undisturbed */
-export function disturb({ scenario, mode, n }: Schedule, writes: number, hands: Hands): Fault {
-  const random = randomOf([...`${scenario}:${mode}`].reduce((sum, c) => (sum * 31 + c.charCodeAt(0)) >>> 0, n));
+export function disturb({ mode, n }: Schedule, hands: Hands): Fault {
+  const random = randomOf(n);
   const pick = <T>(list: readonly T[]) => list[Math.floor(random() * list.length)];
   switch (mode) {
     case 'before':
@@ -41,7 +40,7 @@ export function disturb({ scenario, mode, n }: Schedule, writes: number, hands: 
     case 'after-late':
       return killAt(n, 'after', true, hands);
     default: {
-      const at = 1 + Math.floor(random() * writes);
+      const at = Math.floor(n / VARIANTS);
       const seconds = STALE.least + random() * (STALE.most - STALE.least);
       const plural = pick(TOLD).plural;
       if (mode === 'freeze') return freeze(at, plural, seconds);

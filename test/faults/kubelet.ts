@@ -58,7 +58,8 @@ export async function startKubelet(access: Access, client: Client, timeline: Tim
     const { status, body: answer } = await request(access, path, {
       method,
       body,
-      headers: { 'content-type': type },
+      // Node sends the body of a DELETE without its length otherwise, and nobody reads it.
+      headers: { 'content-type': type, 'content-length': `${Buffer.byteLength(JSON.stringify(body))}` },
       timeoutMs: 30_000,
     });
     // The pod is gone, or another of its name is there: its next event tells.
@@ -149,7 +150,9 @@ export async function startKubelet(access: Access, client: Client, timeline: Tim
       const running = phase === 'Running' && stateOf(pod)?.running;
       const isWorker = taskOf(pod)?.kind !== 'serve';
       if (running && !ended && isWorker) await once(uid, 'end', () => end(pod, EXIT.INTERRUPTED, {}));
-      await once(uid, 'let go', () => send('DELETE', pathOf(pod), { gracePeriodSeconds: 0, preconditions: { uid } }));
+      // Of no effect while the pod has finalizers; then there is a newer version without them.
+      const letGo = `let go at ${pod.metadata.resourceVersion}`;
+      await once(uid, letGo, () => send('DELETE', pathOf(pod), { gracePeriodSeconds: 0, preconditions: { uid } }));
     } else if (ended) return;
     else if (!pod.spec?.nodeName) {
       const target = { apiVersion: 'v1', kind: 'Node', name: NODE };
