@@ -255,6 +255,18 @@ it('forgets what stood in the way of pods when the run is suspended', () => {
   assert.is(suspended.status.lastFailure, undefined);
 });
 
+it('resumes as the next attempt, also if it was suspended before the status knew of the first', () => {
+  const object = dataset();
+  const children = started(object, { phase: 'Running' });
+  const suspend = (status?: Dataset['status']) => dataset({ spec: { ...object.spec, suspend: true }, status }, 2);
+  const first = plan(suspend(), children);
+  assert.equal([first.remove, first.status.attempt], [[], 1], 'said first');
+  const second = plan(suspend(first.status as Dataset['status']), children);
+  assert.equal(second.remove, children.jobs);
+  const resumed = plan(dataset({ status: second.status as Dataset['status'] }, 3));
+  assert.match(resumed.create[0].metadata?.name ?? '', /-2$/);
+});
+
 it('looks again at a claim that is being provisioned', () => {
   const object = dataset();
   const pending = { ...claim, status: { phase: 'Pending' } };

@@ -226,10 +226,19 @@ export function planRun<Object extends RunObject, Resolved>(
 
   const superseded = before.artifact ? 'A run of the present spec is not done; the artifact is of an earlier one.' : '';
   if (object.spec.suspend) {
-    if (job) plan.remove.push(job);
+    // The status has to know the attempt before its Job is gone, or the next would have its name.
+    const isKnown = sameRun && job !== undefined && before.attempt === attemptOf(job);
+    if (job && isKnown) plan.remove.push(job);
+    const begun = job && {
+      inputDigest: digest,
+      lineage: inputs,
+      resolved: frozen(kind, observed, digest, job) as RunStatus['resolved'],
+      attempt: attemptOf(job),
+    };
     const leaving = jobs.length > 0;
     const message = leaving ? 'spec.suspend is true; the worker saves its state and ends.' : 'spec.suspend is true.';
     return settle([...suspended(message), ...extras(kind, 'Idle', superseded)], {
+      ...begun,
       ...atRest(lostBefore),
       jobName: undefined,
       // What stood in the way of pods that are no more.
