@@ -98,6 +98,7 @@ const STATUS: Record<string, [Resource, object]> = {
     RESOURCES.trainingJobs,
     {
       conditions: [condition('Ready', 'Unknown', 'Running')],
+      workers: { desired: 2, ready: 2, lost: 0 },
       progress: {
         stage: 'training',
         percent: 40,
@@ -140,7 +141,7 @@ it('show their state as columns, under their short names', async () => {
   }
   const expected: [string, string, string][] = [
     ['fds', 'NAME READY REASON SAMPLES CLASSES QUARANTINED AGE', 'fashion True Packed 70000 10 3'],
-    ['ftj', 'NAME READY REASON PROGRESS EPOCH LOSS ACCURACY AGE', 'fashion Unknown Running 40 12 0.412 0.913'],
+    ['ftj', 'NAME READY REASON PROGRESS EPOCH LOSS ACCURACY WORKERS AGE', 'fashion Unknown Running 40 12 0.412 0.913 2'],
     ['fme', 'NAME VERIFIED REASON ACCURACY DROP SIZE AGE', 'fashion True Verified 0.912 0.1 1120000'],
     [
       'fis',
@@ -169,7 +170,7 @@ it('explain a field with its default', async () => {
 it('scale an InferenceService that says nothing of replicas', async () => {
   const file = path.join(folder, 'service.yaml');
   const full = await readFile(`${EXAMPLES}/inferenceservice.yaml`, 'utf8');
-  await writeFile(file, full.replace('  replicas: 2\n', '').replace('name: fashion', 'name: scaled'));
+  await writeFile(file, full.replace('name: fashion', 'name: scaled'));
   await kubectl('apply', '-f', file);
   const scale = () => client.raw('/apis/fovea.dev/v1alpha1/namespaces/default/inferenceservices/scaled/scale');
   assert.is(((await scale()) as { spec: { replicas: number } }).spec.replicas, 1);
