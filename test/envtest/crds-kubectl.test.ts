@@ -141,7 +141,11 @@ it('show their state as columns, under their short names', async () => {
   }
   const expected: [string, string, string][] = [
     ['fds', 'NAME READY REASON SAMPLES CLASSES QUARANTINED AGE', 'fashion True Packed 70000 10 3'],
-    ['ftj', 'NAME READY REASON PROGRESS EPOCH LOSS ACCURACY WORKERS AGE', 'fashion Unknown Running 40 12 0.412 0.913 2'],
+    [
+      'ftj',
+      'NAME READY REASON PROGRESS EPOCH LOSS ACCURACY WORKERS AGE',
+      'fashion Unknown Running 40 12 0.412 0.913 2',
+    ],
     ['fme', 'NAME VERIFIED REASON ACCURACY DROP SIZE AGE', 'fashion True Verified 0.912 0.1 1120000'],
     [
       'fis',
