@@ -1,4 +1,5 @@
 // timeout: 120
+import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { createConnection, createServer, type Socket } from 'node:net';
 import { suite } from 'uvu';
@@ -161,6 +162,59 @@ it('ends every pending sum when a rank leaves in the middle, at all ranks', () =
     await Promise.all(pending);
     for (const rank of ranks) await brokenBy(rank.barrier());
   }));
+
+for (const length of [1000, 4_000_000]) {
+  it(`names the rank that left in the middle of a sum of ${length}, also where nothing connects to it`, () =>
+    withRing(5, async (ranks) => {
+      const pending = [0, 1, 3, 4].map((rank) => {
+        const values = ranks[rank]!.allocate(length);
+        ranks[rank]!.reduce(values, 0, length);
+        return brokenBy(ranks[rank]!.reduced());
+      });
+      await ranks[2]!.close();
+      for (const { peer, message } of await Promise.all(pending)) assert.is(peer?.pod, 'worker-2', message);
+    }));
+}
+
+it('lets the rightful peer in past many who say nothing', async () => {
+  const members = membersOf(2);
+  const first = openRing({ ...common, rank: 0, members });
+  const silent: Socket[] = [];
+  while (silent.length < 40) {
+    const socket = createConnection({ host: members[0]!.address, port: PORT });
+    socket.on('error', () => {});
+    const reached = await once(socket, 'connect').then(
+      () => true,
+      () => false,
+    );
+    if (reached) silent.push(socket);
+  }
+  // Less than a silent one may stay.
+  const second = openRing({ ...common, rank: 1, members, connectSeconds: 3 });
+  await Promise.all((await Promise.all([first, second])).map((rank) => rank.close()));
+  for (const socket of silent) socket.destroy();
+});
+
+it('blocks for a sum, and names the peer that left meanwhile', async () => {
+  const members = membersOf(2);
+  // One process cannot block on itself: rank 1 is another.
+  const child = fork(new URL('./collectives-peer.ts', import.meta.url), { stdio: 'inherit' });
+  child.send({ ...common, secret: [...SECRET], rank: 1, members });
+  const honest = await openRing({ ...common, rank: 0, members });
+  const values = honest.allocate(1000);
+  values.fill(1);
+  honest.reduceNow(values);
+  assert.is(values[999], 3);
+  let error: unknown;
+  try {
+    honest.reduceNow(values);
+  } catch (thrown) {
+    error = thrown;
+  }
+  assert.instance(error, RingBroken);
+  assert.is((error as RingBroken).peer?.pod, 'worker-1');
+  await honest.close();
+});
 
 it('ends with a fault when ranks ask for different sums', () =>
   withRing(2, async ([a, b]) => {

@@ -9,19 +9,27 @@ const HEADER_BYTES = 24;
 export const PIECE_BYTES = 256 * 1024;
 const MAGIC = 0x46_4f_56_52;
 
-export const KIND = { HEARTBEAT: 1, REDUCE: 2, GATHER: 3, BROADCAST: 4, GOODBYE: 5 } as const;
+export const KIND = { HEARTBEAT: 1, REDUCE: 2, GATHER: 3, BROADCAST: 4, GOODBYE: 5, BROKEN: 6 } as const;
 export type Kind = (typeof KIND)[keyof typeof KIND];
+
+/** Frames that have no payload, and belong to no operation. */
+export const isBare = (kind: Kind): boolean => kind === KIND.HEARTBEAT || kind === KIND.GOODBYE || kind === KIND.BROKEN;
 
 export interface Header {
   kind: Kind;
   /** Number of the operation in its ring, from 1; of a goodbye the last one that is done. */
   operation: number;
-  /** Step of the operation, from 0. */
+  /** Step of the operation, from 0; of a broken ring the rank whose fault it is. */
   step: number;
   /** Where the payload belongs, in bytes. */
   offset: number;
   /** Bytes of the payload that follows. */
   length: number;
+}
+
+/** A frame without a payload. */
+export function encodeBare(kind: Kind, { operation = 0, step = 0 } = {}): Buffer {
+  return encodeHeader({ kind, operation, step, offset: 0, length: 0 });
 }
 
 export function encodeHeader({ kind, operation, step, offset, length }: Header): Buffer {
@@ -49,9 +57,7 @@ function decodeHeader(bytes: Buffer): Header {
     length,
     offset: bytes.readDoubleLE(16),
   };
-  if (kind === KIND.HEARTBEAT || kind === KIND.GOODBYE) {
-    if (length !== 0) throw new Error(`sent a frame of kind ${kind} with ${length} bytes`);
-  }
+  if (isBare(kind) && length !== 0) throw new Error(`sent a frame of kind ${kind} with ${length} bytes`);
   return header;
 }
 

@@ -5,11 +5,13 @@
  *     dialer → listener   magic, generation, its rank, nonce
  *     listener → dialer   nonce, proof
  *     dialer → listener   proof
+ *     listener → dialer   welcome
  */
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import type { Socket } from 'node:net';
 
 const MAGIC = Buffer.from('FOVEA/1\n');
+const WELCOME = Buffer.from('\n');
 const NONCE_BYTES = 32;
 const PROOF_BYTES = 32;
 const HELLO_BYTES = MAGIC.length + 8 + NONCE_BYTES;
@@ -68,6 +70,7 @@ export async function greet(socket: Socket, parties: Parties): Promise<void> {
     throw new Error('does not know the secret of this generation');
   }
   socket.write(proof('dialer', parties, nonces));
+  if (!(await read(socket, WELCOME.length)).equals(WELCOME)) throw new Error('did not say that this rank is welcome');
 }
 
 /** The listener's part. @throws Error if the other does not prove that it is `dialer` */
@@ -87,4 +90,5 @@ export async function welcome(socket: Socket, parties: Parties): Promise<void> {
   if (!timingSafeEqual(answer, proof('dialer', parties, nonces))) {
     throw new Error('does not know the secret of this generation');
   }
+  socket.write(WELCOME);
 }

@@ -19,7 +19,7 @@ export interface ThreadData {
 export const CONTROL = {
   /** Number of the last operation that is done. */
   DONE: 0,
-  /** 1 when the ring is broken. */
+  /** When the ring is broken: 1 more than the rank whose fault it is, or `NOBODY`. 0 until then. */
   BROKEN: 1,
 } as const;
 
@@ -33,3 +33,6 @@ export type Report =
   | { type: 'met' }
   | { type: 'done'; operation: number; result: Uint8Array | Uint8Array[] | undefined }
   | { type: 'broken'; message: string; rank: number | undefined };
+
+/** In `CONTROL.BROKEN`: it is not known whose fault it is. */
+export const NOBODY = -1;

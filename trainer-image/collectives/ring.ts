@@ -11,7 +11,7 @@ import {
   RingBroken,
   type RingOptions,
 } from './index.ts';
-import { CONTROL, type Order, type Report, type ThreadData } from './orders.ts';
+import { CONTROL, NOBODY, type Order, type Report, type ThreadData } from './orders.ts';
 
 /** ms for a thread to say goodbye. */
 const FAREWELL = 2000;
@@ -47,13 +47,15 @@ export async function openRingOfMany(options: RingOptions): Promise<Collective> 
   let issued = 1;
   let lastReduce: Promise<unknown> = Promise.resolve();
 
+  const goneError = () => new RingBroken(`the ring of generation ${generation} is closed`);
   const breakUp = (error: RingBroken) => {
     broken ??= error;
     for (const { reject } of pending.values()) reject(broken);
     pending.clear();
   };
   const expect = (operation: number): Promise<Result> => {
-    if (broken) return Promise.reject(broken);
+    const error = broken ?? (closed ? goneError() : undefined);
+    if (error) return Promise.reject(error);
     const { promise, resolve, reject } = Promise.withResolvers<Result>();
     pending.set(operation, { resolve, reject });
     promise.catch(() => {}); // of several at once only the last may be waited for
@@ -62,7 +64,7 @@ export async function openRingOfMany(options: RingOptions): Promise<Collective> 
   const send = (order: Order) => worker.postMessage(order);
   const issue = (order: Order): Promise<Result> => {
     const outcome = expect(++issued);
-    if (!broken) send(order);
+    if (!broken && !closed) send(order);
     return outcome;
   };
 
@@ -77,7 +79,8 @@ export async function openRingOfMany(options: RingOptions): Promise<Collective> 
   worker.on('error', (error) =>
     breakUp(new RingBroken(`the ring’s thread failed: ${error.message}`, undefined, { cause: error })),
   );
-  exited.then(() => breakUp(new RingBroken(`the ring of generation ${generation} is closed`)));
+  // Not before the thread has ended: until then it may send from the memory of what is pending.
+  exited.then(() => breakUp(goneError()));
 
   const collective: Collective = {
     rank,
@@ -96,12 +99,17 @@ export async function openRingOfMany(options: RingOptions): Promise<Collective> 
     reduceNow(values) {
       checkPart(values, 0, values.length);
       if (broken) throw broken;
+      if (closed) throw goneError();
       if (values.length === 0) return;
       issue({ type: 'reduce', values });
       for (;;) {
         const done = Atomics.load(control, CONTROL.DONE);
         if (done >= issued) return;
-        if (Atomics.load(control, CONTROL.BROKEN)) throw new RingBroken(`the ring of generation ${generation} broke`);
+        const broke = Atomics.load(control, CONTROL.BROKEN);
+        if (broke !== 0) {
+          const peer = broke === NOBODY ? undefined : members[broke - 1];
+          throw new RingBroken(`the ring broke${peer ? ` at rank ${peer.rank} (pod ${peer.pod})` : ''}`, peer);
+        }
         Atomics.wait(control, CONTROL.DONE, done, 100);
       }
     },
@@ -120,7 +128,6 @@ export async function openRingOfMany(options: RingOptions): Promise<Collective> 
     async close() {
       if (!closed) {
         closed = true;
-        breakUp(new RingBroken(`the ring of generation ${generation} is closed`));
         send({ type: 'close' });
       }
       const timer = setTimeout(() => worker.terminate(), FAREWELL);

@@ -4,14 +4,27 @@
  */
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import { parentPort, workerData } from 'node:worker_threads';
-import { createFrameReader, encodeHeader, type FrameReader, type Header, KIND, type Payload } from './frames.ts';
+import {
+  createFrameReader,
+  encodeBare,
+  encodeHeader,
+  type FrameReader,
+  type Header,
+  isBare,
+  KIND,
+  type Payload,
+} from './frames.ts';
 import { greet, welcome } from './handshake.ts';
 import type { RingMember } from './index.ts';
 import { allGather, allReduce, broadcast, type Operation, type Seat } from './operations.ts';
-import { CONTROL, type Order, type Report, type ThreadData } from './orders.ts';
+import { CONTROL, NOBODY, type Order, type Report, type ThreadData } from './orders.ts';
 
 /** Connections of strangers at once. */
 const MAX_STRANGERS = 32;
+/** For a peer's word on whose fault it is to come, after a connection was closed, in ms. */
+const HEARSAY = 50;
+/** For a last word to reach a peer, in ms. */
+const LAST_WORDS = 500;
 /** Between two tries to reach a peer or to listen, in ms. */
 const RETRY = 50;
 
@@ -45,15 +58,29 @@ function end(): void {
   port.close();
 }
 
-/** Ends the ring for everybody: our sockets close, and so the neighbours know. */
+/** Ends the ring for everybody: the neighbours are told whose fault it is, and pass it on. */
 function breakUp(message: string, member?: RingMember): void {
   if (over) return;
   report({ type: 'broken', message, rank: member?.rank });
-  Atomics.store(control, CONTROL.BROKEN, 1);
+  Atomics.store(control, CONTROL.BROKEN, member ? member.rank + 1 : NOBODY);
   Atomics.notify(control, CONTROL.DONE);
   end();
-  inlet?.destroy();
-  outlet?.destroy();
+  leave(member && encodeBare(KIND.BROKEN, { step: member.rank }));
+}
+
+/** Closes the connections with a last word. */
+function leave(word: Buffer | undefined): void {
+  // What is still to be sent lies in memory that its owner may now change: rather is the frame cut short, which tells the peer
+  // as well.
+  if (unsent > 0 || !word) outlet?.destroy();
+  else outlet?.end(word);
+  if (word) inlet?.end(word);
+  else inlet?.destroy();
+  inlet?.resume();
+  setTimeout(() => {
+    inlet?.destroy();
+    outlet?.destroy();
+  }, LAST_WORDS).unref();
 }
 
 const named = ({ rank, pod }: RingMember) => `rank ${rank} (pod ${pod})`;
@@ -126,6 +153,7 @@ function resume(): void {
 }
 
 function take(reader: FrameReader, bytes: Buffer, from: RingMember): void {
+  if (over) return;
   try {
     const rest = reader.take(bytes);
     if (rest) {
@@ -161,9 +189,11 @@ function accept(header: Header): Payload | undefined {
 
 function acceptCommon(header: Header, from: RingMember): Payload | undefined {
   if (header.kind === KIND.GOODBYE) left.set(from, header.operation);
-  return header.kind === KIND.GOODBYE || header.kind === KIND.HEARTBEAT
-    ? { target: NOTHING, done: () => {} }
-    : undefined;
+  if (header.kind === KIND.BROKEN) {
+    const culprit = members[header.step] ?? from;
+    breakUp(`the ring broke at ${named(culprit)}, as ${named(from)} says`, culprit);
+  }
+  return isBare(header.kind) ? { target: NOTHING, done: () => {} } : undefined;
 }
 
 function attend(socket: Socket, member: RingMember, reader: FrameReader): void {
@@ -178,21 +208,28 @@ function attend(socket: Socket, member: RingMember, reader: FrameReader): void {
     const last = left.get(member);
     const needed = current || waiting ? number : number + 1;
     if (last !== undefined && (last >= needed || (!current && orders.length === 0))) return;
-    breakUp(`the connection to ${named(member)} ${why}`, member);
+    // It may have closed because of another, whose name then comes from the other side.
+    setTimeout(() => breakUp(`the connection to ${named(member)} ${why}`, member), HEARSAY).unref();
   };
   socket.on('error', (error) => gone(`was lost: ${error.message}`));
   socket.on('close', () => gone('was closed'));
 }
 
+let beatAt = performance.now();
+
 function beatNow(): void {
-  const frame = encodeHeader({ kind: KIND.HEARTBEAT, operation: 0, step: 0, offset: 0, length: 0 });
+  const frame = encodeBare(KIND.HEARTBEAT);
+  const now = performance.now();
+  // A process that was held up itself has heard nobody: that is nobody's fault but its own.
+  if (now - beatAt > silence / 2) for (const socket of heard.keys()) heard.set(socket, now);
+  beatAt = now;
   for (const [socket, member] of [
     [inlet, before],
     [outlet, after],
   ] as const) {
     if (!socket || left.has(member)) continue;
     // While we do not read, nothing can be heard.
-    const since = socket === inlet && waiting ? 0 : performance.now() - heard.get(socket)!;
+    const since = socket === inlet && waiting ? 0 : now - heard.get(socket)!;
     if (since > silence) {
       breakUp(`nothing was heard of ${named(member)} for ${settings.silenceSeconds} s`, member);
       return;
@@ -223,11 +260,15 @@ function met(): void {
 function listen(): void {
   if (over) return;
   server = createServer({ noDelay: true }, (socket) => {
-    if (strangers.size >= MAX_STRANGERS || outlet) {
+    if (outlet) {
       socket.destroy();
       return;
     }
+    // Who says nothing keeps no place from who may be the rightful one.
+    const [oldest] = strangers;
+    if (strangers.size >= MAX_STRANGERS) oldest!.destroy();
     strangers.add(socket);
+    socket.once('close', () => strangers.delete(socket));
     socket.on('error', () => {});
     welcome(socket, { generation, secret, dialer: after.rank, listener: rank }).then(
       () => {
@@ -290,24 +331,13 @@ port.on('message', (order: Order) => {
     return;
   }
   if (over) return;
-  const goodbye = encodeHeader({
-    kind: KIND.GOODBYE,
-    operation: current ? number - 1 : number,
-    step: 0,
-    offset: 0,
-    length: 0,
-  });
+  const goodbye = encodeBare(KIND.GOODBYE, { operation: current ? number - 1 : number });
   end();
-  inlet?.end(goodbye);
-  // In the middle of an operation its frame is cut short, which tells the peer as well.
-  if (unsent > 0) outlet?.destroy();
-  else outlet?.end(goodbye);
-  inlet?.resume();
-  setTimeout(() => {
-    inlet?.destroy();
-    outlet?.destroy();
-  }, 500).unref();
+  leave(goodbye);
 });
+
+// Whoever blocks on the ring is told, and so are the neighbours.
+process.on('uncaughtException', (error) => breakUp(`the ring’s thread failed: ${error.stack}`));
 
 listen();
 dial();
